@@ -40,6 +40,7 @@ packages=(
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 luajit # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
+    libjemalloc-dev libgoogle-perftools-dev # tests/programs/allocators
     chromium chromium-driver     # tests/tests/html: the page of --format html in a browser
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
 )

@@ -1,6 +1,8 @@
 // A reference for edleak's counts: random calls of every allocation function. Prints its own counts as JSON.
 //
-//   exact THREADS OPERATIONS [SEED]
+//   exact THREADS OPERATIONS [SEED [FILE]]
+//
+// With FILE, the program repeats the operations until FILE exists.
 //
 // Exactly one function calls each entry point, so a site of the trace equals one line of the printed ledger.
 // All threads share the slots for allocations: another thread frees most allocations, often after the
@@ -387,6 +389,7 @@ int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     uint64_t operations = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1000000;
     uint64_t seed = argc > 3 ? strtoull(argv[3], nullptr, 10) : 1;
+    const char *file = argc > 4 ? argv[4] : nullptr;
     if (threads < 1 || threads > MAX_THREADS) return 2;
 
     FILE *lines = tmpfile();
@@ -398,16 +401,19 @@ int main(int argc, char **argv) {
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++)
         workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
-    for (int generation = 0; generation < GENERATIONS; generation++) {
-        for (int i = 0; i < threads; i++) {
-            workers[i].operations = operations / GENERATIONS / (uint64_t)threads;
-            if (threads == 1) run(&workers[i]);
-            else if (pthread_create(&workers[i].thread, nullptr, run, &workers[i])) fail("pthread_create");
+    do {
+        for (int generation = 0; generation < GENERATIONS; generation++) {
+            for (int i = 0; i < threads; i++) {
+                workers[i].operations = operations / GENERATIONS / (uint64_t)threads;
+                if (threads == 1) run(&workers[i]);
+                else if (pthread_create(&workers[i].thread, nullptr, run, &workers[i]))
+                    fail("pthread_create");
+            }
+            if (threads > 1)
+                for (int i = 0; i < threads; i++) pthread_join(workers[i].thread, nullptr);
+            for (int i = 0; i < 100; i++) balanced_getline(lines);
         }
-        if (threads > 1)
-            for (int i = 0; i < threads; i++) pthread_join(workers[i].thread, nullptr);
-        for (int i = 0; i < 100; i++) balanced_getline(lines);
-    }
+    } while (file && access(file, F_OK) != 0);
     fclose(lines);
     for (int i = 0; i < SLOTS; i += 2)
         if (slots[i].p) release(workers[0], slots[i]);

@@ -177,8 +177,7 @@ fn full_disk_leads_to_the_next_place() {
     let image = Image::new("full");
     let script = format!(
         "mkdir -p /run/full; mount -t tmpfs -o size=16k tmpfs /run/full; XDG_CACHE_HOME=/run/full {RECORD}; \
-         test -z \"$(find /run/full -type f)\"; ls -d /run/user/0/edleak/*/ /tmp/edleak-0/*/ 2>/dev/null \
-         | grep -q ."
+         test -z \"$(find /run/full -type f)\"; find $XDG_RUNTIME_DIR/edleak -name '*.so' | grep -q ."
     );
     image.records(&script);
 }
