@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// The longest time that a test waits for a program. Every program of the tests ends in less than 120 s, even
@@ -86,13 +86,16 @@ impl Running {
         unsafe { libc::kill(self.pid(), signal) };
     }
 
-    /// Waits until standard output or standard error contains `text`.
+    /// Waits until standard output or standard error contains `text`. Panics with all output if the program
+    /// ends without `text`.
     pub fn wait_for_text(&mut self, text: &str) {
         let description = self.description.clone();
         wait_for(&format!("`{text}` from {description}"), || {
-            self.stdout.collect_now();
-            self.stderr.collect_now();
-            self.stdout.text().contains(text) || self.stderr.text().contains(text)
+            let is_open = [self.stdout.collect_now(), self.stderr.collect_now()].contains(&true);
+            let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
+            let is_there = stdout.contains(text) || stderr.contains(text);
+            assert!(is_there || is_open, "{description} ended without `{text}`: {stdout}{stderr}");
+            is_there
         });
     }
 
@@ -198,10 +201,15 @@ impl Output {
         Output { chunks, bytes: Vec::new() }
     }
 
-    /// Takes the output that the reading thread has got from the pipe so far, without waiting.
-    fn collect_now(&mut self) {
-        while let Ok(chunk) = self.chunks.try_recv() {
-            self.bytes.extend(chunk);
+    /// Takes the output that the reading thread has got from the pipe so far, without waiting. Returns
+    /// `false` at the end of the pipe.
+    fn collect_now(&mut self) -> bool {
+        loop {
+            match self.chunks.try_recv() {
+                Ok(chunk) => self.bytes.extend(chunk),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
         }
     }
 

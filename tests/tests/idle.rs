@@ -106,6 +106,26 @@ fn process_that_does_not_allocate_is_recorded_once_it_does() {
     assert!(!sessions.stdout.contains(&target.pid().to_string()), "{}", sessions.stdout);
 }
 
+/// The test stops `edleak-record --idle PROGRAM` before it executes PROGRAM, for longer than the recorder
+/// waits for other programs to start.
+#[test]
+fn process_that_has_yet_to_execute_its_program_is_waited_for() {
+    let dir = TempDir::new("idle-start");
+    let mut target = Target::start_idle(1);
+    let signal = |signal| {
+        // SAFETY: `kill` takes no pointers; the target is not reaped, so its ID still belongs to it.
+        assert_eq!(unsafe { libc::kill(target.pid() as i32, signal) }, 0);
+    };
+    signal(libc::SIGSTOP);
+    let mut recorder = Running::start(&mut recorder(target.pid(), &dir.join("trace.edl"), &[]), b"");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    signal(libc::SIGCONT);
+    recorder.wait_for_text("recording process");
+    target.tell("tick");
+    wait_for_recording(target.pid());
+    stop(recorder);
+}
+
 #[test]
 fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     let dir = TempDir::new("idle-refused");

@@ -202,16 +202,30 @@ fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Lib
 /// Finds edleak's library in a process. If the process has just started, the function waits until the process
 /// has loaded the library.
 fn find_library(pid: u32) -> Result<Library, NotFound> {
-    const LONGEST_START: Duration = Duration::from_millis(500);
-    let is_young = process::age(pid).is_none_or(|age| age < 2 * LONGEST_START);
-    let limit = Instant::now() + if is_young { LONGEST_START } else { Duration::ZERO };
+    let limit = Instant::now() + longest_start(pid);
     loop {
         match Library::find(pid) {
-            Err(NotFound::Absent) if Instant::now() < limit => {
+            // While the process executes its program, the old memory is gone, so a read of it fails.
+            Err(NotFound::Absent | NotFound::Memory(_)) if Instant::now() < limit => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             found => return found,
         }
+    }
+}
+
+/// How long a process may take at most until it has loaded edleak's library. `edleak-record --idle PROGRAM`
+/// executes PROGRAM in its own process, so a process that is still edleak-record has yet to start.
+fn longest_start(pid: u32) -> Duration {
+    const LONGEST_START: Duration = Duration::from_millis(500);
+    const LONGEST_START_IDLE: Duration = Duration::from_secs(5);
+    let is_young = process::age(pid).is_none_or(|age| age < 2 * LONGEST_START);
+    let is_edleak =
+        process::program(pid).is_some_and(|program| std::env::current_exe().is_ok_and(|own| own == program));
+    match (is_young, is_edleak) {
+        (false, _) => Duration::ZERO,
+        (true, false) => LONGEST_START,
+        (true, true) => LONGEST_START_IDLE,
     }
 }
 
