@@ -22,9 +22,8 @@ const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If the frees at the end take more than this
 /// share of the record, they count as normal work.
 const MOST_OF_RECORD: u64 = 8;
-/// A gap at the end of the record contains a small share of the program's work if the program made at most
-/// 1/`MOST_IN_GAP` of its allocations in the gap. From the rest of the record, the model finds the same leaks
-/// as from the whole record.
+/// A gap contains only a small share of the program's work if the program made at most 1/`MOST_IN_GAP` of its
+/// allocations in the gap, and if at most 1/`MOST_IN_GAP` of its live bytes come from the gap.
 const MOST_IN_GAP: u64 = 8;
 /// Least share of a program's mean pace of allocations at which the program counts as at work.
 const LEAST_PACE: f64 = 0.25;
@@ -49,12 +48,14 @@ pub fn judged_grid(trace: &Trace) -> Grid {
     }
 }
 
-/// The numbers of allocations and of frees that all sites together made up to a slice.
+/// The numbers of allocations and of frees that all sites together made up to a slice, and their live bytes
+/// at this slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Calls {
     tick: u64,
     allocs: u64,
     frees: u64,
+    live_bytes: u64,
 }
 
 impl Calls {
@@ -97,10 +98,12 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// begun late in the gap.
 ///
 /// If the program allocates and frees almost nothing after a gap at the end of the record, the program may
-/// have ended early in the gap, and the recorder may have taken the last slice late. A flat line through the
-/// gap would then look as if the growth had stopped. So the judged record ends before the gap if the program
-/// was at work when the gap began, and if the gap contains only a small share of the program's work.
-/// Otherwise the judged record ends with the gap.
+/// have ended early in the gap, and the recorder may have taken the last slice late. The replay draws a
+/// straight line through the gap. If the program ended early in the gap, this line rises more slowly than the
+/// program's memory did, as if the growth had nearly stopped. So the judged record ends before the gap if the
+/// program was at work when the gap began, and if the gap contains only a small share of the program's work.
+/// Otherwise the judged record ends with the gap, because a leak may have begun in the gap. If the gap is
+/// long, the gate is undecided in both cases (`gate/undecided.rs`).
 fn beginning(newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut newest_first = newest_first.peekable();
     let mut later = newest_first.next()?;
@@ -118,10 +121,9 @@ fn beginning(newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u
         } else if is_missing && before.is_none() {
             // After this gap, the program allocated and freed almost nothing.
             let is_at_work = newest_first.peek().is_some_and(|older| calls.is_at_work_since(*older));
-            return match is_at_work && allocs <= later.allocs / MOST_IN_GAP {
-                true => Some(calls.tick),
-                false => later.tick.checked_sub(stride),
-            };
+            let grown = later.live_bytes.saturating_sub(calls.live_bytes);
+            let is_little = allocs <= later.allocs / MOST_IN_GAP && grown <= later.live_bytes / MOST_IN_GAP;
+            return if is_at_work && is_little { Some(calls.tick) } else { later.tick.checked_sub(stride) };
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
         } else {
@@ -135,14 +137,14 @@ fn beginning(newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u
     None
 }
 
-/// Counts the allocations and the frees of all sites up to each slice of a block.
+/// Adds up the counters of all sites at each slice of a block.
 #[derive(Default)]
 struct OfBlock {
-    /// For each site, the numbers of allocations and of frees; the index is the site id, because site ids
-    /// have no gaps.
-    of_site: Vec<(u64, u64)>,
+    /// The counters of each site; the index is the site id, because site ids have no gaps.
+    of_site: Vec<Counters>,
     allocs: u64,
     frees: u64,
+    live_bytes: u64,
     calls: Vec<Calls>,
 }
 
@@ -151,14 +153,17 @@ impl SliceVisitor for OfBlock {
         if let Some((SiteId(last), _)) = changed.last()
             && *last as usize >= self.of_site.len()
         {
-            self.of_site.resize(*last as usize + 1, (0, 0));
+            self.of_site.resize(*last as usize + 1, Counters::ZERO);
         }
         for (SiteId(id), counters) in changed {
-            let was = std::mem::replace(&mut self.of_site[*id as usize], (counters.allocs, counters.frees));
-            self.allocs = self.allocs.wrapping_sub(was.0).wrapping_add(counters.allocs);
-            self.frees = self.frees.wrapping_sub(was.1).wrapping_add(counters.frees);
+            let was = std::mem::replace(&mut self.of_site[*id as usize], *counters);
+            self.allocs = self.allocs.wrapping_sub(was.allocs).wrapping_add(counters.allocs);
+            self.frees = self.frees.wrapping_sub(was.frees).wrapping_add(counters.frees);
+            self.live_bytes =
+                self.live_bytes.wrapping_sub(was.live_bytes()).wrapping_add(counters.live_bytes());
         }
-        self.calls.push(Calls { tick: header.tick, allocs: self.allocs, frees: self.frees });
+        let (allocs, frees, live_bytes) = (self.allocs, self.frees, self.live_bytes);
+        self.calls.push(Calls { tick: header.tick, allocs, frees, live_bytes });
     }
 }
 
@@ -169,10 +174,18 @@ mod tests {
     /// Calls the function `beginning` with the given slices. `slices` has the oldest slice first; each item
     /// has the numbers of allocations and of frees since the slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
-        let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
+        before_the_end(slices.iter().map(|&calls| (1, calls)), earliest)
+    }
+
+    /// Calls the function `beginning` with the given slices, the oldest slice first. Each item of `steps` has
+    /// the number of ticks since the slice before, and the numbers of allocations and of frees in this time.
+    /// Each allocation has one byte.
+    fn before_the_end(steps: impl Iterator<Item = (u64, (u64, u64))>, earliest: u64) -> Option<u64> {
+        let mut sum = Calls { tick: 0, allocs: 0, frees: 0, live_bytes: 0 };
         let mut calls = vec![sum];
-        for (allocs, frees) in slices {
-            sum = Calls { tick: sum.tick + 1, allocs: sum.allocs + allocs, frees: sum.frees + frees };
+        for (ticks, (allocs, frees)) in steps {
+            (sum.tick, sum.allocs, sum.frees) = (sum.tick + ticks, sum.allocs + allocs, sum.frees + frees);
+            sum.live_bytes = sum.live();
             calls.push(sum);
         }
         beginning(calls.into_iter().rev(), earliest, 1)
@@ -216,29 +229,19 @@ mod tests {
         before_the_end(work.chain([(30, in_gap)]).chain(vec![(1, (0, 0)); after]), earliest)
     }
 
-    /// Searches for a teardown in slices. Each item of `steps` has the number of ticks, and the numbers of
-    /// allocations and of frees, since the slice before.
-    fn before_the_end(steps: impl Iterator<Item = (u64, (u64, u64))>, earliest: u64) -> Option<u64> {
-        let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
-        let mut calls = vec![sum];
-        for (ticks, (allocs, frees)) in steps {
-            sum = Calls { tick: sum.tick + ticks, allocs: sum.allocs + allocs, frees: sum.frees + frees };
-            calls.push(sum);
-        }
-        beginning(calls.into_iter().rev(), earliest, 1)
-    }
-
     #[test]
-    fn a_teardown_or_little_work_in_a_gap_ends_the_record_before_it_and_more_work_at_its_end() {
+    fn the_record_ends_before_a_gap_with_a_teardown_or_little_work_and_else_with_the_gap() {
         for after in [0, 1, 2] {
             // The program frees all live memory in the gap, with or without work before.
             assert_eq!(before_a_gap((0, 200), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 1150), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 900), after, 45), Some(49));
-            // The program made 2,000 allocations before the gap.
+            // The program made 2,000 allocations before the gap, of which 200 are live.
             assert_eq!(before_a_gap((0, 0), after, 45), Some(20));
             assert_eq!(before_a_gap((285, 280), after, 45), Some(20));
             assert_eq!(before_a_gap((286, 280), after, 45), Some(49));
+            assert_eq!(before_a_gap((100, 72), after, 45), Some(20));
+            assert_eq!(before_a_gap((100, 71), after, 45), Some(49));
         }
         assert_eq!(before_a_gap((1000, 900), MOST_IDLE + 1, 45), None);
     }
