@@ -111,15 +111,22 @@ fn process_that_does_not_allocate_is_recorded_once_it_does() {
 #[test]
 fn process_that_has_yet_to_execute_its_program_is_waited_for() {
     let dir = TempDir::new("idle-start");
-    let mut target = Target::start_idle(1);
-    let signal = |signal| {
+    let signal = |target: &Target, signal| {
         // SAFETY: `kill` takes no pointers; the target is not reaped, so its ID still belongs to it.
         assert_eq!(unsafe { libc::kill(target.pid() as i32, signal) }, 0);
     };
-    signal(libc::SIGSTOP);
+    let mut stopped = None;
+    wait_for("a target that was stopped before it executed its program", || {
+        let target = Target::start_idle(1);
+        signal(&target, libc::SIGSTOP);
+        let program = std::fs::read_link(format!("/proc/{}/exe", target.pid())).expect("it is not reaped");
+        stopped = program.ends_with("edleak-record").then_some(target);
+        stopped.is_some()
+    });
+    let mut target = stopped.expect("waited for");
     let mut recorder = Running::start(&mut recorder(target.pid(), &dir.join("trace.edl"), &[]), b"");
     std::thread::sleep(std::time::Duration::from_millis(700));
-    signal(libc::SIGCONT);
+    signal(&target, libc::SIGCONT);
     recorder.wait_for_text("recording process");
     target.tell("tick");
     wait_for_recording(target.pid());

@@ -213,9 +213,6 @@ fn session_of(trace: &Path) -> String {
     pid.expect("waited for")
 }
 
-/// How many times the next test watches or unwatches functions.
-const CHANGES: usize = 24;
-
 /// Eight threads allocate while all functions, or some of them, are watched and unwatched again and again.
 /// For every caller, the sum of its counts and the counts of its stacks must equal the count that the program
 /// made itself.
@@ -228,7 +225,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     let recorder = Recorder::new("watch-storm");
     let recording = Running::start(&mut recorder.command(&trace, programs().binary("exact"), args), b"");
     let pid = session_of(&trace);
-    for round in 0..CHANGES {
+    for round in 0..24 {
         let spec = ["site_malloc", "*", "site_new*", "site_realloc*"][round / 2 % 4];
         let verb = ["watch", "unwatch"][round % 2];
         let said = command(&[verb, "--session", &pid, spec]);

@@ -187,7 +187,7 @@ fn is_of_kernel(stat: &str) -> bool {
 /// Finds edleak's library in a process. If the process has no library, loads the library into the process;
 /// this must be done before `deadline`.
 fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Library, Error> {
-    match find_library(pid) {
+    match find_library(pid, deadline) {
         Err(NotFound::Absent) => {}
         // An earlier edleak-record loaded the library, but died before it wrote the detours.
         Ok(library) if library.is_late && library.late().is_ok_and(|late| late.places.is_empty()) => {}
@@ -200,12 +200,12 @@ fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Lib
 }
 
 /// Finds edleak's library in a process. If the process has just started, the function waits until the process
-/// has loaded the library.
-fn find_library(pid: u32) -> Result<Library, NotFound> {
-    let limit = Instant::now() + longest_start(pid);
+/// has loaded the library, at most until `deadline`.
+fn find_library(pid: u32, deadline: Instant) -> Result<Library, NotFound> {
+    let limit = deadline.min(Instant::now() + longest_start(pid));
     loop {
         match Library::find(pid) {
-            // While the process executes its program, the old memory is gone, so a read of it fails.
+            // While the process executes a program (exec), its memory is replaced, so a read may fail.
             Err(NotFound::Absent | NotFound::Memory(_)) if Instant::now() < limit => {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -214,8 +214,9 @@ fn find_library(pid: u32) -> Result<Library, NotFound> {
     }
 }
 
-/// How long a process may take at most until it has loaded edleak's library. `edleak-record --idle PROGRAM`
-/// executes PROGRAM in its own process, so a process that is still edleak-record has yet to start.
+/// How long to wait at most until a process has loaded edleak's library; zero if the process is too old to be
+/// starting. `edleak-record --idle PROGRAM` executes PROGRAM in its own process, so a young process that runs
+/// edleak-record will probably execute another program soon.
 fn longest_start(pid: u32) -> Duration {
     const LONGEST_START: Duration = Duration::from_millis(500);
     const LONGEST_START_IDLE: Duration = Duration::from_secs(5);
