@@ -1,11 +1,15 @@
-// Allocates in two threads while a timer signal interrupts the threads every 200 microseconds. Also forks
-// children that allocate.
+// Allocates in two threads while a timer signal interrupts the threads every 200 microseconds.
 //
-//   attach_storm [forks]
+//   attach_storm [forks|threads]
+//
+//   forks    also forks children that allocate, one after the other
+//   threads  also starts threads, each of which allocates and ends after some microseconds; eight of them live
+//            at the same time
 //
 // Reads standard input to its end, then prints `sound`. Ends with SIGABRT if the content of a block changed.
 //
 //#Build: -O1 -pthread -Wno-unused-result
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -61,22 +65,55 @@ static void *fork_loop(void *unused) {
     return unused;
 }
 
+// Allocates, waits until start_threads writes to the pipe, and allocates again.
+static void *live_shortly(void *pipe) {
+    char byte;
+    round_of(1);
+    if (read(*(int *)pipe, &byte, 1) != 1) abort();
+    round_of(2);
+    return NULL;
+}
+
+static void *start_threads(void *unused) {
+    int ends[2];
+    if (pipe(ends)) abort();
+    while (!is_over) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, live_shortly, ends)) abort();
+        usleep(50);
+        if (write(ends[1], "x", 1) != 1) abort();
+        pthread_join(thread, NULL);
+    }
+    return unused;
+}
+
+// Waits until standard input has bytes or has ended. While threads end all the time, the collector must find
+// these threads first, and it looks at a thread in poll only after the threads in read.
+static void wait_in_poll(void) {
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    while (poll(&input, 1, -1) < 0) {
+    }
+}
+
 int main(int argc, char **argv) {
-    (void)argv;
+    const char *kind = argc > 1 ? argv[1] : "";
     struct sigaction action = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
     sigaction(SIGALRM, &action, NULL);
     struct itimerval timer = {{0, 200}, {0, 200}};
     setitimer(ITIMER_REAL, &timer, NULL);
-    pthread_t threads[3];
-    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, work, NULL);
-    if (argc > 1) pthread_create(&threads[2], NULL, fork_loop, NULL);
+    pthread_t threads[10];
+    int count = 0;
+    while (count < 2) pthread_create(&threads[count++], NULL, work, NULL);
+    if (!strcmp(kind, "forks")) pthread_create(&threads[count++], NULL, fork_loop, NULL);
+    while (!strcmp(kind, "threads") && count < 10) pthread_create(&threads[count++], NULL, start_threads, NULL);
     printf("running\n");
     fflush(stdout);
+    if (!strcmp(kind, "threads")) wait_in_poll();
     char byte;
     while (read(0, &byte, 1) > 0) {
     }
     is_over = 1;
-    for (int i = 0; i < (argc > 1 ? 3 : 2); i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < count; i++) pthread_join(threads[i], NULL);
     printf("sound\n");
     return 0;
 }

@@ -55,6 +55,16 @@ fn program_that_forks_in_a_loop_stays_sound() {
     own_program_stays_sound("forks in a loop", "attach_storm", &["forks"], 8);
 }
 
+/// Starts the program anew for each attach, because the library must be loaded while threads end.
+#[test]
+fn program_whose_threads_end_all_the_time_stays_sound() {
+    for _ in 0..cycles(12) {
+        let program = Fed::start(&programs().binary("attach_storm"), &["threads"], "running");
+        attach_cycles("threads that end", program.pid(), 1);
+        assert_eq!(program.finish(), "sound\n");
+    }
+}
+
 #[test]
 fn coroutines_with_stacks_of_their_own_stay_sound() {
     own_program_stays_sound("coroutines", "attach_coroutines", &[], 6);

@@ -2,7 +2,7 @@
 
 use super::{Fed, TempDir, answering, is_root, refused, refused_and_answers};
 use edleak_tests::ledger_program::{ask, stop};
-use edleak_tests::run::{cannot_run, run, wait_for};
+use edleak_tests::run::{Running, cannot_run, run, wait_for};
 use edleak_tests::tools::tools;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,6 +27,22 @@ fn stopped_process_is_refused() {
     assert_eq!(state_of(pid), 'T', "it is still stopped");
     signal(pid, libc::SIGCONT);
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));
+}
+
+/// Ends a process while edleak-record waits until one of its threads can load the library.
+#[test]
+fn process_that_ends_during_the_attach_is_told_at_once() {
+    let dir = TempDir::new("attach-ended");
+    let trace = dir.join("trace.edl");
+    let program = answering("handler");
+    let pid = program.pid();
+    let recorder = Running::start(&mut super::recorder(pid, &trace, &["--attach-timeout", "600s"]), b"");
+    let tracer = format!("TracerPid:\t{}\n", recorder.pid());
+    let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    wait_for("an attempt of edleak-record", || status().contains(&tracer));
+    drop(program);
+    let reason = format!("cannot record process {pid}: it has just ended (name one that runs)");
+    super::is_refusal(&recorder.finish(), &trace, &[&reason]);
 }
 
 fn refused_while_traced(name: &str, tracer: &mut Command) {

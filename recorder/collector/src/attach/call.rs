@@ -69,6 +69,9 @@ pub(crate) struct Loaded {
 pub(crate) enum Failure {
     /// The thread cannot call `dlopen` now. The `String` contains the reason, for a message.
     Unsuitable(String),
+    /// The thread has ended. A thread can end alone until it is stopped. Later it ends only if the whole
+    /// process ends or executes another program.
+    Ended,
     /// `dlopen` failed, with this message.
     Refused(String),
     /// The process has mapped other memory at the address that the collector had chosen for the detours of
@@ -82,7 +85,10 @@ pub(crate) enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::System(error)
+        match error.raw_os_error() {
+            Some(libc::ESRCH) => Failure::Ended,
+            _ => Failure::System(error),
+        }
     }
 }
 
@@ -154,8 +160,9 @@ impl Call<'_> {
         let _signals = ChildSignals::block();
         let _priority = Priority::raise();
         let began = Instant::now();
-        let mut thread = Thread::seize(tid)?;
-        thread.interrupt()?;
+        let Some(mut thread) = stop::begin_stop(pid, tid)? else {
+            return Err(Failure::Ended);
+        };
         if thread.wait(limit.min(began + STOP))? != Some(Stop::Event) {
             return unsuitable(RUNNING);
         }
@@ -237,8 +244,10 @@ impl Call<'_> {
         // So the collector first stops the thread a second time, with `interrupt`.
         thread.interrupt()?;
         thread.go_on()?;
-        if thread.wait(limit + STOP)? != Some(Stop::Event) {
-            return Err(Failure::Unfinished);
+        match thread.wait(limit + STOP)? {
+            Some(Stop::Event) => {}
+            Some(Stop::Ended) => return Err(Failure::Ended),
+            _ => return Err(Failure::Unfinished),
         }
         let message = result.message(pid);
         restore(&thread)?;
@@ -322,7 +331,7 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
                 let message = format!("signal {signal} hit the thread while it loaded the library");
                 return Err(Failure::System(io::Error::other(message)));
             }
-            Some(Stop::Ended) => return Err(Failure::System(io::Error::other("the process has ended"))),
+            Some(Stop::Ended) => return Err(Failure::Ended),
         }
     }
 }

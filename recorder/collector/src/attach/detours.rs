@@ -13,7 +13,7 @@ use crate::attach::annotations::{self, Annotations};
 use crate::attach::candidates;
 use crate::attach::modules::Module;
 use crate::attach::stop::{LONG_STOP, Stopped, Unstopped, milliseconds};
-use crate::attach::target::name_of;
+use crate::attach::target::{just_ended, name_of};
 use crate::detour::Prefixes;
 use crate::detour::module::{Compiled, Patch};
 use crate::error::{Error, refusal};
@@ -166,7 +166,7 @@ impl Detours {
                 Err(Unstopped::Running(tid)) => {
                     format!("thread {} does not stop", name_of(self.pid, tid))
                 }
-                Err(Unstopped::Ended) => return Err(refusal("it has just ended", "name one that runs")),
+                Err(Unstopped::Ended) => return Err(just_ended()),
                 Err(Unstopped::Refused(error)) => {
                     let message = format!("its threads cannot be stopped: {error}");
                     return Err(refusal(message, "start edleak-record as root"));

@@ -42,7 +42,7 @@ pub(crate) mod safe_point;
 pub(crate) mod stop;
 pub(crate) mod target;
 
-pub(crate) use target::name_of;
+pub(crate) use target::{just_ended, name_of};
 
 use crate::attach::call::{Call, Failure, Loaded};
 use crate::attach::detours::Detours;
@@ -153,8 +153,12 @@ pub(crate) fn load(
                     positions.entry(tid).or_insert(position);
                 }
                 Err(Failure::Unsuitable(position)) => _ = positions.insert(tid, position),
+                Err(Failure::Ended) => {}
                 Err(failure) => return Err(explain(pid, tid, path, failure)),
             }
+        }
+        if process::has_ended(pid) {
+            return Err(just_ended());
         }
         if Instant::now() >= limit {
             // The process may have been stopped since the first check, so check the state of the process
@@ -240,6 +244,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
     let path = path.display();
     match failure {
         Failure::Unsuitable(place) => refusal(place, "try again"),
+        Failure::Ended => just_ended(),
         Failure::Refused(message) => {
             let message = format!("its loader refuses the library: {message}");
             refusal(message, format!("can the process read `{path}`? Else see --copy-into"))

@@ -54,11 +54,7 @@ impl Stopped {
             }
             let first_new = stopped.threads.len();
             for tid in new {
-                match Thread::seize(tid).and_then(|thread| thread.interrupt().map(|()| thread)) {
-                    Ok(thread) => stopped.threads.push(thread),
-                    Err(error) if has_ended(&error) || !can_stop(pid, tid) => {}
-                    Err(error) => return Err(Unstopped::Refused(error)),
-                }
+                stopped.threads.extend(begin_stop(pid, tid).map_err(Unstopped::Refused)?);
             }
             for thread in &mut stopped.threads[first_new..] {
                 if thread.wait(limit).map_err(Unstopped::Refused)?.is_none() {
@@ -122,8 +118,14 @@ fn is_ended_wait(registers: &Registers) -> bool {
     is_interrupted && may_restart
 }
 
-fn has_ended(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ESRCH)
+/// Begins to trace a thread and asks the thread to stop. `None`: the thread has ended. A thread can end at any
+/// moment before the stop, so every caller must expect `None`.
+pub(crate) fn begin_stop(pid: u32, tid: u32) -> io::Result<Option<Thread>> {
+    match Thread::seize(tid).and_then(|thread| thread.interrupt().map(|()| thread)) {
+        Ok(thread) => Ok(Some(thread)),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) || !can_stop(pid, tid) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a thread can be stopped: the thread has not ended, and is not a worker thread of the kernel.

@@ -36,6 +36,11 @@ pub(crate) fn start_with_library(pid: u32) -> String {
     format!("start it with `edleak-record --idle {}`", shell::path(program))
 }
 
+/// The error for a process that ends during the attach.
+pub(crate) fn just_ended() -> Error {
+    refusal("it has just ended", "name one that runs")
+}
+
 impl Target {
     /// Examines a process. Returns an error if the library cannot be loaded into the process, or could not
     /// count the allocations of the process.

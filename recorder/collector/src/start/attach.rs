@@ -43,13 +43,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// # Errors
 /// edleak cannot record the process, or the recording contains no allocation of the process.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
-    let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
+    let in_context = |error: Error| error.context(format_args!("cannot record process {pid}"));
+    // When the process ends during the attach, any operation on it may fail, and the error of this operation
+    // would mislead the user.
+    let of_process = |error| in_context(if process::ends_now(pid) { attach::just_ended() } else { error });
     check_proc()?;
-    check_process(pid).and_then(|()| permission::check_users(pid)).map_err(of_process)?;
-    let watch = Watch::of(pid).ok_or_else(|| {
-        let ended = || refusal("it has just ended", "name one that runs");
-        of_process(Watch::unavailable().unwrap_or_else(ended))
-    })?;
+    check_process(pid).map_err(in_context)?;
+    permission::check_users(pid).map_err(of_process)?;
+    let watch =
+        Watch::of(pid).ok_or_else(|| of_process(Watch::unavailable().unwrap_or_else(attach::just_ended)))?;
     // An attach has two steps: edleak-record loads the library into the process, and then writes the jumps
     // into the process's allocation functions. edleak-record must complete both steps of the attach before
     // this deadline.
@@ -160,7 +162,7 @@ fn check_process(pid: u32) -> Result<(), Error> {
         return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
     };
     if matches!(process::state_in(&stat), Some('Z' | 'X')) {
-        if process::thread_ids(pid).any(|tid| tid != pid) {
+        if !process::ends_now(pid) {
             let message = "its main thread has ended, and the kernel hides the memory of such a process";
             return Err(refusal(message, "start the process with `edleak-record PROGRAM`"));
         }

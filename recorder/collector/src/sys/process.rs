@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The IDs of the threads of a process; empty: the process has ended.
 pub(crate) fn thread_ids(pid: u32) -> impl Iterator<Item = u32> {
@@ -353,6 +353,30 @@ pub(crate) fn program(pid: u32) -> Option<PathBuf> {
 pub(crate) fn is_there(pid: u32) -> bool {
     // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
+}
+
+/// Whether all threads of a process have ended. The parent of the process may not have waited for it yet.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let is_ended = |tid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
+        state_in(&stat).is_none_or(|state| matches!(state, 'Z' | 'X'))
+    };
+    thread_ids(pid).all(is_ended)
+}
+
+/// Whether all threads of a process have ended, or end within a short time: when a process ends, its threads
+/// end one after another.
+pub(crate) fn ends_now(pid: u32) -> bool {
+    const LONGEST_END: Duration = Duration::from_millis(50);
+    const PAUSE: Duration = Duration::from_millis(2);
+    let limit = Instant::now() + LONGEST_END;
+    while !has_ended(pid) {
+        if Instant::now() >= limit {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
 }
 
 /// Whether a thread of a process still exists. The function asks the kernel whether the thread exists and
