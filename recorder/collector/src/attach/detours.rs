@@ -335,5 +335,9 @@ fn set_hooks(compiled: &mut Compiled, late: &Late) {
 }
 
 fn unreadable(error: io::Error) -> Error {
+    // The kernel returns EIO if nothing is mapped at the address.
+    if error.raw_os_error() == Some(libc::EIO) {
+        return refusal("it has executed another program, or unloaded a library", "try again");
+    }
     refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
 }
