@@ -57,6 +57,17 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
+#[test]
+fn no_change_is_listed_twice() {
+    let text = read(Path::new("CHANGELOG.md"));
+    let items = text.split("\n- ").map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut seen = BTreeSet::new();
+    for item in items {
+        assert!(seen.insert(item.clone()), "listed twice: {item}");
+    }
+    assert!(seen.len() > 50, "only {} changes", seen.len());
+}
+
 /// The longest line that a source file may contain, in characters. rustfmt uses the same number.
 const WIDTH: usize = 110;
 
