@@ -3,8 +3,8 @@
 //   attach_storm [forks|threads]
 //
 //   forks    also forks children that allocate, one after the other
-//   threads  also starts threads, each of which allocates and ends after some microseconds; eight of them live
-//            at the same time
+//   threads  also starts threads, each of which allocates and ends after some microseconds; eight of them
+//            live at the same time
 //
 // Reads standard input to its end, then prints `sound`. Ends with SIGABRT if the content of a block changed.
 //
@@ -105,7 +105,8 @@ int main(int argc, char **argv) {
     int count = 0;
     while (count < 2) pthread_create(&threads[count++], NULL, work, NULL);
     if (!strcmp(kind, "forks")) pthread_create(&threads[count++], NULL, fork_loop, NULL);
-    while (!strcmp(kind, "threads") && count < 10) pthread_create(&threads[count++], NULL, start_threads, NULL);
+    while (!strcmp(kind, "threads") && count < 10)
+        pthread_create(&threads[count++], NULL, start_threads, NULL);
     printf("running\n");
     fflush(stdout);
     if (!strcmp(kind, "threads")) wait_in_poll();

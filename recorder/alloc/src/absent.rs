@@ -31,26 +31,35 @@ pub(crate) mod detours {
     }
 }
 
-/// This crate writes no detours, so no thread is ever inside a detoured function.
-pub(crate) mod detour {
-    use crate::hot::thread::Tls;
+/// This crate writes no detours, so no detour needs the address of a hook.
+pub(crate) mod hooks {
     use edleak_session::detour::HOOKS;
 
-    pub(crate) fn hooks() -> [usize; HOOKS] {
+    pub(crate) fn all() -> [usize; HOOKS] {
         [0; HOOKS]
     }
 
     pub(crate) fn note_pool() -> usize {
         0
     }
+}
+
+/// This crate writes no detours, so no thread is ever inside a detoured function.
+pub(crate) mod inside {
+    use crate::hot::thread::Tls;
 
     pub(crate) fn is_inside(_: &mut Tls, _: usize) -> bool {
         false
     }
 }
 
-/// In this crate, no entry point calls another entry point.
-pub(crate) mod forward {
+/// In this crate, the program calls no function for aligned memory.
+pub(crate) mod aligned {
+    pub(crate) fn resolve() {}
+}
+
+/// In this crate, the program calls no operator new or operator delete.
+pub(crate) mod operators {
     pub(crate) fn resolve() {}
 }
 

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
-use crate::cold::{decision, lifecycle, slow};
+use crate::cold::{decision, phase, slow};
 use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
@@ -30,7 +30,7 @@ pub(crate) fn is_plain() -> bool {
 fn decide() -> bool {
     let is_plain = decision::is_plain();
     if !is_plain {
-        lifecycle::start();
+        phase::start();
     }
     is_plain
 }
@@ -68,7 +68,7 @@ pub(crate) struct Taken {
 /// The program passes `old` to realloc.
 #[inline(never)]
 pub(crate) unsafe fn take(old: *mut u8) -> Taken {
-    let session = lifecycle::session();
+    let session = phase::session();
     // SAFETY: the caller guarantees that the program passes `old` to realloc.
     Taken { was: unsafe { slow::take(old) }, session }
 }
@@ -82,7 +82,7 @@ pub(crate) unsafe fn take(old: *mut u8) -> Taken {
 pub(crate) unsafe fn moved(old: *mut u8, taken: Taken, new: *mut u8, size: usize) {
     // If a new recording session began while the wrapped allocator ran, ignore the old allocation, because a
     // new session does not know allocations that an older session counted.
-    let was = taken.was.filter(|_| lifecycle::session() == taken.session);
+    let was = taken.was.filter(|_| phase::session() == taken.session);
     // SAFETY: the caller guarantees that `new` is the result of the realloc of `old`.
     unsafe { slow::reallocated(old, was, new, size.max(1)) };
 }

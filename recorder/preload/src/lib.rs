@@ -5,16 +5,23 @@
 //!
 //! ```text
 //! entry exports     the exported C symbols
-//!       forward     entry points that may call other entry points; operator new and delete
+//!       aligned     posix_memalign and other functions for aligned memory; reallocarray
+//!       operators   operator new and operator delete
+//!       pending     counts an allocation once if an entry point calls another entry point
 //!       pool        edleak.h: writes an event for each object of the program's own pools
 //!       mapping     mmap, munmap, mremap, shmat, shmdt, madvise: calls the real function, writes an event
 //!       detour      those hooks of detoured functions that do more than the fast path
+//!       hooks       the addresses of the hooks of detoured functions
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub
 //!       detour      the hooks of detoured functions, in assembly
+//!       inside      the calls that mark a thread as inside a detoured function
 //!       call_new    the stack frame from which the library calls a real operator new
+//!       lifecycle   the symbols through which phase calls lifecycle
+//!       tls         the thread-local storage of the library
 //!       signal      the registers of a frame that a signal interrupts
+//!       syscall     a system call
 //!       numbers     the numbers of system calls
 //! hot   frame       a frame on the stack, and the step to its caller
 //!       free        free and realloc
@@ -22,17 +29,21 @@
 //!       tables      the page of counters and the side table, at one address
 //!       live        the side table: address → (site, size)
 //!       walk        the stack of an allocation at a watched site
-//! cold  slow        all cases of allocations and frees that the fast path does not handle
+//! cold  phase       the phase and the session of this process
+//!       slow        all cases of allocations and frees that the fast path does not handle
 //!       sites       finds the site of a return address; skips the frames of wrappers
 //!       modules     notices the modules that the loader loads and unloads
 //!       module_table the loaded modules, by address
 //!       elf         ELF headers and build IDs in memory
+//!       inside      whether a detoured function runs on the current thread
 //!       marks       edleak_mark: named instants, and the slices taken at them
+//!       given_name  the name of a mark or of a pool
 //!       real        finds the next malloc in symbol order; gives memory until malloc is found
 //!       symbols     symbols of the program and its libraries
 //!       definitions finds the module that defines a symbol, without the loader
 //!       detours     applies the collector's detours to functions of allocators when the program starts
-//!       lifecycle   start, fork, exec as a state machine; attaching to a session
+//!       lifecycle   start, fork, exec as a state machine
+//!       attach      attaches the process to a claimed session
 //!       claim       claims a session from the control page and maps the session
 //!       thread_id   the place of a thread's ID in libc's data
 //!       environment the environment and the auxiliary vector
@@ -45,10 +56,9 @@
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! These files use each other in a circle: `cold/lifecycle`, `cold/idle`, `cold/real`, `cold/detours`,
-//! `cold/slow`, `cold/marks`, `cold/thread_id`, `hot/free`, `entry/forward`, `entry/pool`, `entry/mapping`,
-//! `entry/detour`. The reason is that the first call of any entry point starts the library, and the start
-//! sets up the entry points. No other files use each other in a circle.
+//! The first call of any entry point starts the library, and the start sets up the entry points. But no files
+//! use each other in a circle: the entry points use `cold/phase`, and only `cold/phase` calls
+//! `cold/lifecycle`, through symbols of `arch/x86_64/lifecycle`.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
 //! raw). After the initialization, the library makes a system call only to get memory for a leaf of the side

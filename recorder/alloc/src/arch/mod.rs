@@ -4,6 +4,8 @@
 //! already has. So this crate does not use arch/x86_64/mod.rs, and declares the modules of arch/x86_64 that
 //! it needs in this file.
 
+#[path = "../shared/arch/x86_64/lifecycle.rs"]
+mod lifecycle;
 #[path = "../shared/arch/x86_64/note.rs"]
 pub(crate) mod note;
 #[path = "../shared/arch/x86_64/numbers.rs"]
@@ -22,5 +24,6 @@ pub(crate) use preloaded::is_preloaded;
 pub(crate) use signal::interrupted;
 pub(crate) use syscall::syscall;
 pub(crate) use tls::{
-    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, thread_pointer, tls, tls_first_word,
+    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, TLS_BYTES, thread_pointer, tls,
+    tls_first_word,
 };

@@ -1,7 +1,9 @@
 //! All code of this crate that is not on the fast path.
 
-pub(crate) use crate::absent::{detached, detours};
+pub(crate) use crate::absent::{detached, detours, inside};
 
+#[path = "../shared/cold/attach.rs"]
+mod attach;
 #[path = "../shared/cold/claim.rs"]
 mod claim;
 pub(crate) mod decision;
@@ -9,6 +11,8 @@ pub(crate) mod decision;
 pub(crate) mod elf;
 #[path = "../shared/cold/environment.rs"]
 pub(crate) mod environment;
+#[path = "../shared/cold/given_name.rs"]
+pub(crate) mod given_name;
 #[path = "../shared/cold/identity.rs"]
 mod identity;
 #[path = "../shared/cold/idle.rs"]
@@ -27,6 +31,8 @@ pub(crate) mod modules;
 mod only;
 #[path = "../shared/cold/path.rs"]
 pub(crate) mod path;
+#[path = "../shared/cold/phase.rs"]
+pub(crate) mod phase;
 pub(crate) mod real;
 #[path = "../shared/cold/sites.rs"]
 pub(crate) mod sites;

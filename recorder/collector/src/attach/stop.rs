@@ -118,8 +118,8 @@ fn is_ended_wait(registers: &Registers) -> bool {
     is_interrupted && may_restart
 }
 
-/// Begins to trace a thread and asks the thread to stop. `None`: the thread has ended. A thread can end at any
-/// moment before the stop, so every caller must expect `None`.
+/// Begins to trace a thread and asks the thread to stop. `None`: the thread has ended. A thread can end at
+/// any moment before it stops.
 pub(crate) fn begin_stop(pid: u32, tid: u32) -> io::Result<Option<Thread>> {
     match Thread::seize(tid).and_then(|thread| thread.interrupt().map(|()| thread)) {
         Ok(thread) => Ok(Some(thread)),

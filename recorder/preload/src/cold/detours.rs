@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
-use crate::entry::detour;
+use crate::entry::hooks;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use edleak_session::detour::{
     CODE_BYTES, DONE, DetourModule, EXPECTED_BYTES, MAX_MODULES, MAX_PATCHES, NO_CHANGE, NO_NEW_CODE,
@@ -101,7 +101,7 @@ const JUMP_BYTES: usize = 5;
 fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize), Failure> {
     let (at, bytes) =
         (module.code_at.load(Ordering::Relaxed) as usize, module.code_bytes.load(Ordering::Relaxed) as usize);
-    let hooks = detour::hooks();
+    let hooks = hooks::all();
     if at + bytes > CODE_BYTES || bytes < size_of_val(&hooks) {
         return Err(Failure(NO_PLACE, 0));
     }

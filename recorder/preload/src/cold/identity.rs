@@ -10,6 +10,10 @@
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;
+use edleak_session::idle::Idle;
+
+/// The object through which a collector begins a recording in this process.
+pub(crate) static IDLE: Idle = Idle::new();
 
 #[cfg(not(test))]
 core::arch::global_asm!(
@@ -22,7 +26,7 @@ core::arch::global_asm!(
     ".popsection",
     owner_bytes = const edleak_session::idle::NOTE_OWNER.len(),
     kind = const edleak_session::idle::NOTE_TYPE,
-    idle = sym crate::cold::idle::IDLE,
+    idle = sym IDLE,
 );
 
 #[cfg_attr(not(test), unsafe(link_section = ".note.edleak"))]

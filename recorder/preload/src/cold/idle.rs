@@ -30,18 +30,15 @@
 
 use crate::cold::claim::{self, Claim};
 use crate::cold::environment::Environment;
+use crate::cold::identity::IDLE;
 use crate::cold::path::Path;
-use crate::cold::{lifecycle, lines, marks, modules, sites, sys};
-use crate::entry::detour;
+use crate::cold::{attach, lines, marks, modules, phase, sites, sys};
+use crate::entry::hooks;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use edleak_session::header::Header;
-use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
+use edleak_session::idle::{NO_FAILURE, NO_SESSION, UNREACHABLE};
 use edleak_session::layout::FIRST_TABLE_AT;
-
-/// The only instance of [`Idle`] in this process. The ELF note in `identity` contains the position of
-/// `IDLE`.
-pub(crate) static IDLE: Idle = Idle::new();
 
 /// Stores in [`IDLE`] the addresses that a collector needs to begin a recording. Call this function after the
 /// library has found the real functions.
@@ -49,7 +46,7 @@ pub(super) fn describe(is_countable: bool, waits: bool) {
     /// The value of `Idle::filters` if the library did not read the number of seccomp filters.
     const UNKNOWN: u32 = u32::MAX;
     IDLE.is_countable.store(u32::from(is_countable), Ordering::Relaxed);
-    IDLE.phase.store((&raw const lifecycle::PHASE) as u64, Ordering::Relaxed);
+    IDLE.phase.store((&raw const phase::PHASE) as u64, Ordering::Relaxed);
     IDLE.limits.store(thread::first_limits() as u64, Ordering::Relaxed);
     IDLE.filters.store(if waits { seccomp_filters() } else { UNKNOWN }, Ordering::Relaxed);
     IDLE.publish();
@@ -60,11 +57,11 @@ pub(super) fn describe(is_countable: bool, waits: bool) {
 pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     IDLE.is_late.store(1, Ordering::Relaxed);
     IDLE.malloc.store(malloc as u64, Ordering::Relaxed);
-    for (place, hook) in IDLE.hooks.iter().zip(detour::hooks()) {
+    for (place, hook) in IDLE.hooks.iter().zip(hooks::all()) {
         place.store(hook as u64, Ordering::Relaxed);
     }
     IDLE.set_mark.store(marks::on_mark as *const () as u64, Ordering::Relaxed);
-    IDLE.note_pool.store(detour::note_pool() as u64, Ordering::Relaxed);
+    IDLE.note_pool.store(hooks::note_pool() as u64, Ordering::Relaxed);
     describe(is_countable, true);
 }
 
@@ -92,7 +89,7 @@ pub(super) fn begin() -> bool {
     for byte in bytes {
         address.push(byte);
     }
-    let is_again = !lifecycle::session().is_null();
+    let is_again = !phase::session().is_null();
     if is_again {
         thread::keep_owners();
         retire();
@@ -111,7 +108,7 @@ pub(super) fn begin() -> bool {
     IDLE.failure.store(failure, Ordering::Relaxed);
     let Some(base) = claimed.session() else { return false };
     let begins = |header: &Header| header.attached.store(1, Ordering::Relaxed);
-    let published = lifecycle::publish(base, &Environment::known(), None, begins);
+    let published = attach::publish(base, &Environment::known(), None, begins);
     if is_again {
         thread::restore_owners();
     } else {
@@ -131,14 +128,14 @@ fn retire() {
     if bytes > 0 {
         sys::unmap(core::ptr::with_exposed_provenance_mut(base), bytes);
     }
-    let session = lifecycle::session();
-    if lifecycle::is_of_this_process(session) {
+    let session = phase::session();
+    if phase::is_of_this_process(session) {
         // Normally, the collector gives the memory of a session back to the kernel when the recording ends,
         // but the collector may have been killed. The library itself then gives back all pages of the
         // session except those with the header and the owners of the shards.
         let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
-        sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
+        sys::remove_pages(pages, phase::session_bytes() - FIRST_TABLE_AT);
     }
     OLDER.store(session.expose_provenance(), Ordering::Relaxed);
-    OLDER_BYTES.store(lifecycle::session_bytes(), Ordering::Relaxed);
+    OLDER_BYTES.store(phase::session_bytes(), Ordering::Relaxed);
 }

@@ -5,7 +5,7 @@
 //! explains the protocol.
 #![allow(unsafe_code)]
 
-use crate::cold::lifecycle;
+use crate::cold::{given_name, phase};
 use crate::entry::{mapping, pool};
 use core::slice;
 use core::sync::atomic::Ordering;
@@ -14,9 +14,7 @@ use edleak_session::header::Header;
 use edleak_session::layout::{
     CELLS_AT, COUNTERS_AT, MARK_NAMES_AT, MARK_RING_AT, MARK_SEEN_AT, MARKS_AT, MAX_SHARDS,
 };
-use edleak_session::mark::{
-    Counted, EMPTY_HASH, GivenName, MAX_IDS, MAX_NAME_BYTES, MAX_NAMES, Marks, RING_WORDS, mix,
-};
+use edleak_session::mark::{Counted, MAX_IDS, MAX_NAMES, Marks, RING_WORDS};
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
@@ -27,37 +25,18 @@ use edleak_session::stack::MAX_CELLS;
 /// `name` is null or a NUL-terminated string.
 #[cold]
 pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
-    lifecycle::start();
-    if name.is_null() || lifecycle::is_off() {
+    phase::start();
+    if name.is_null() || phase::is_off() {
         return;
     }
-    let Some(header) = lifecycle::header() else { return };
+    let Some(header) = phase::header() else { return };
     // SAFETY: the caller guarantees a NUL-terminated string; the function has returned if `name` is null.
-    let name = unsafe { given(name) };
+    let name = unsafe { given_name::read(name) };
     let note = |slice: u64| {
         mapping::note_mark(slice);
         pool::note_mark(slice);
     };
     marks(header).set(name, || counted(header), note);
-}
-
-/// The name in a C string, shortened to at most [`MAX_NAME_BYTES`] bytes, and the hash of the name.
-///
-/// # Safety
-/// `name` is a NUL-terminated string.
-pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
-    let (mut length, mut hash) = (0, EMPTY_HASH);
-    loop {
-        // SAFETY: no byte before this byte was the NUL, so the string continues to this byte.
-        let byte = unsafe { *name.wrapping_add(length) };
-        if byte == 0 || length == MAX_NAME_BYTES {
-            // SAFETY: the loop has read these bytes.
-            let bytes = unsafe { slice::from_raw_parts(name, length) };
-            return GivenName { bytes, hash, is_cut: byte != 0 };
-        }
-        hash = mix(hash, byte);
-        length += 1;
-    }
 }
 
 /// The table of `count` values at the offset `at` of a session. `header` is the header of this session.

@@ -1,13 +1,16 @@
 //! All code of the library that is not on the fast path.
 
+mod attach;
 mod claim;
 mod definitions;
 pub(crate) mod detached;
 pub(crate) mod detours;
 pub(crate) mod elf;
 pub(crate) mod environment;
+pub(crate) mod given_name;
 mod identity;
 pub(crate) mod idle;
+pub(crate) mod inside;
 pub(crate) mod lifecycle;
 mod lines;
 pub(crate) mod marks;
@@ -15,6 +18,7 @@ pub(crate) mod module_table;
 pub(crate) mod modules;
 mod only;
 pub(crate) mod path;
+pub(crate) mod phase;
 pub(crate) mod real;
 pub(crate) mod sites;
 pub(crate) mod slow;

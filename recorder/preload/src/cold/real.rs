@@ -1,7 +1,7 @@
 //! COLD and HOT: finds the real malloc, free and similar functions (cold), and calls them (hot). The real
 //! functions come after this library in the loader's search order.
 //!
-//! Every pointer to a real function first points to a function of this file, which runs `lifecycle::start`.
+//! Every pointer to a real function first points to a function of this file, which runs `phase::start`.
 //! While `start` looks up functions, `dlsym` may itself allocate memory, above all if a lookup fails. An
 //! arena in this library serves the allocations of `dlsym` and never reuses its memory. The library uses the
 //! real functions only after the last lookup, so the target's heap is the same as without edleak.
@@ -11,8 +11,7 @@
 #![allow(unsafe_code)]
 
 use crate::cold::symbols::{self, Seen, global, module_of, next};
-use crate::cold::{elf, environment, lifecycle};
-use crate::entry::detour;
+use crate::cold::{elf, environment, inside, phase};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::transmute;
@@ -102,7 +101,7 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
 }
 
 unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
-    lifecycle::start();
+    phase::start();
     match MALLOC.load(Ordering::Acquire) {
         first if first == malloc_first as *mut () => arena_alloc(size, 16),
         // SAFETY: the pointer leads to the real malloc now, which accepts any size.
@@ -111,7 +110,7 @@ unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
 }
 
 unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
-    lifecycle::start();
+    phase::start();
     match CALLOC.load(Ordering::Acquire) {
         // Memory of the arena contains only zeros, because the arena never hands out memory twice.
         first if first == calloc_first as *mut () => {
@@ -123,7 +122,7 @@ unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
 }
 
 unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
-    lifecycle::start();
+    phase::start();
     match REALLOC.load(Ordering::Acquire) {
         first if first == realloc_first as *mut () && old.is_null() => arena_alloc(size, 16),
         first if first == realloc_first as *mut () => ptr::null_mut(),
@@ -133,7 +132,7 @@ unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
 }
 
 unsafe extern "C" fn free_first(allocation: *mut u8) {
-    lifecycle::start();
+    phase::start();
     if in_arena(allocation) {
         return arena_freed();
     }
@@ -380,7 +379,7 @@ unsafe fn of_program(index: usize, first: usize, second: usize) -> *mut u8 {
     let (program, following) =
         (PROGRAM[index].load(Ordering::Relaxed), FOLLOWING[index].load(Ordering::Relaxed));
     // SAFETY: `index` is the number of a function, and the caller passes the arguments of this function.
-    unsafe { detour::call_or_next(program, following, first, second) }
+    unsafe { inside::call_or_next(program, following, first, second) }
 }
 
 unsafe extern "C" fn malloc_of_program(size: usize) -> *mut u8 {

@@ -4,8 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::cold::sites::{self, bump};
-use crate::cold::{lifecycle, modules, real};
-use crate::entry::detour;
+use crate::cold::{inside, modules, phase, real};
 use crate::hot::frame::Frame;
 use crate::hot::live::{self, Allocation};
 use crate::hot::{thread, walk};
@@ -29,7 +28,7 @@ pub(crate) unsafe extern "C" fn note(
 ) -> *mut u8 {
     // In an unrecorded process, each call of an entry point calls `is_off` to test the phase. The rest of
     // the work is in `note_counted`, so that this function saves no register on the stack before the test.
-    if lifecycle::is_off() {
+    if phase::is_off() {
         return allocation;
     }
     // SAFETY: the caller guarantees that the frame comes from a stub.
@@ -42,10 +41,10 @@ pub(crate) unsafe extern "C" fn note(
 /// See [`note`].
 #[inline(never)]
 unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    let Some(header) = lifecycle::header() else { return allocation };
+    let Some(header) = phase::header() else { return allocation };
     // SAFETY: from here on, this is the only reference to the current thread's state.
     let tls = unsafe { thread::tls() };
-    if detour::is_inside(tls, caller as usize) {
+    if inside::is_inside(tls, caller as usize) {
         return allocation; // the hook of the outer function counts
     }
     let (caller, fp, size) = attribute(tls, caller, fp, size);
@@ -168,7 +167,7 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
         return real::arena_freed(); // the arena never frees its memory
     }
-    if !lifecycle::is_off() {
+    if !phase::is_off() {
         // SAFETY: the caller guarantees that the target passed `allocation`.
         unsafe { free_counted(allocation) };
     }
@@ -193,7 +192,7 @@ unsafe fn free_counted(allocation: *mut u8) {
 /// # Safety
 /// The target passed `allocation`.
 pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
-    let header = lifecycle::header()?;
+    let header = phase::header()?;
     let was = live::take(allocation);
     match was {
         Some(was) if was.special && (was.site as usize) < MAX_SITES => modules::freed(header, allocation),
@@ -209,7 +208,7 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
 /// removed allocation. An address that is not in the side table is no error: the allocator may have returned
 /// the address before its functions had detours.
 pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
-    let header = lifecycle::header()?;
+    let header = phase::header()?;
     let was = live::take(allocation);
     if was.is_some_and(|was| was.special && (was.site as usize) < MAX_SITES) {
         modules::freed(header, allocation);
@@ -225,7 +224,7 @@ fn is_expected_free(allocation: *mut u8) -> bool {
     is_being_deleted(allocation)
         || real::is_programs()
         // SAFETY: in this statement, no other reference to the current thread's state exists.
-        || detour::is_inside(unsafe { thread::tls() }, (&raw const here) as usize)
+        || inside::is_inside(unsafe { thread::tls() }, (&raw const here) as usize)
 }
 
 /// Whether a running operator delete of this thread has already counted this allocation as freed.
@@ -242,14 +241,14 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
-    let session = lifecycle::session();
+    let session = phase::session();
     // SAFETY: the target passed `old`; the side table has no entry for null and unknown addresses.
     let was = unsafe { take(old) };
     // SAFETY: this is the target's own call, with its own arguments.
     let new = unsafe { real::realloc_any(old, size) };
     // A new session may have begun during the real realloc. A new session does not know allocations that
     // were counted in an older session.
-    let was = was.filter(|_| lifecycle::session() == session);
+    let was = was.filter(|_| phase::session() == session);
     // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, was, new, size) }
 }
@@ -314,7 +313,7 @@ pub(crate) unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
 /// Counts the free of an allocation that `take` has removed from the side table.
 pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
-    let Some(header) = lifecycle::header() else { return };
+    let Some(header) = phase::header() else { return };
     // SAFETY: at this point, no other reference to the current thread's state exists.
     let counting = thread::counting(header, unsafe { thread::tls() });
     count_free(header, counting, was);

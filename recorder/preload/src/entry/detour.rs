@@ -2,42 +2,12 @@
 //! posix_memalign, xallocx, and frees that the fast path does not count.
 #![allow(unsafe_code)]
 
-use crate::arch::{self, note};
-use crate::cold::{lifecycle, slow};
+use crate::arch::note;
+use crate::cold::inside::is_inside;
+use crate::cold::{phase, slow};
 use crate::hot::live::Allocation;
-use crate::hot::thread::{self, Tls};
-use core::mem::transmute;
-use edleak_session::detour::{HOOKS, Hook};
-
-/// The addresses of the hooks, indexed by the number of a [`Hook`]. The library copies this table to the
-/// start of the code that it maps for the detours of a module.
-pub(crate) fn hooks() -> [usize; HOOKS] {
-    let mut hooks = [0; HOOKS];
-    let known: [(Hook, unsafe extern "C" fn()); 12] = [
-        (Hook::Allocate, arch::detour::allocate),
-        (Hook::PosixMemalign, arch::detour::posix_memalign),
-        (Hook::Reallocate, arch::detour::reallocate),
-        (Hook::ReallocateOrFree, arch::detour::reallocate_or_free),
-        (Hook::Resize, arch::detour::resize),
-        (Hook::Free, arch::detour::free),
-        (Hook::Map, arch::detour::map),
-        (Hook::Unmap, arch::detour::unmap),
-        (Hook::Remap, arch::detour::remap),
-        (Hook::AttachSegment, arch::detour::attach_segment),
-        (Hook::DetachSegment, arch::detour::detach_segment),
-        (Hook::GiveBack, arch::detour::give_back),
-    ];
-    for (hook, function) in known {
-        hooks[hook as usize] = function as usize;
-    }
-    hooks
-}
-
-/// The address of the function that notes operations of pools. The collector uses this address in a process
-/// in which the name `edleak_note_pool` does not lead to this library.
-pub(crate) fn note_pool() -> usize {
-    arch::detour::note_pool as *const () as usize
-}
+use crate::hot::thread;
+use edleak_session::detour::Hook;
 
 /// The arguments and the state of one call of a trampoline. `arch::detour` builds this object on the stack.
 #[repr(C)]
@@ -64,26 +34,6 @@ const PADDING: usize = (size_of::<Option<Allocation>>() / 8 + 9) % 2;
 const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
-
-/// Whether a detoured function is running on this thread and has called the current entry point. `sp` is
-/// the stack pointer of the current entry point. If an exception has left the detoured function,
-/// `is_inside` clears the field `inside` of the thread.
-pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
-    if tls.inside == 0 {
-        return false;
-    }
-    let depth = tls.inside.wrapping_sub(sp);
-    if sp < tls.inside && depth < arch::detour::DEPTH {
-        // SAFETY: `inside` is less than `DEPTH` above `sp`, so the word just below `inside` lies on this
-        // thread's stack.
-        let returns_to = unsafe { *((tls.inside - 8) as *const usize) };
-        if arch::detour::return_addresses().contains(&returns_to) {
-            return true;
-        }
-    }
-    thread::leave(tls);
-    false
-}
 
 /// Runs before the hook calls the trampoline of `call`. `false`: the call is not counted.
 ///
@@ -170,32 +120,7 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, frame_point
 /// `allocation` is the address that the target frees.
 #[cold]
 pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
-    if !lifecycle::is_off() {
+    if !phase::is_off() {
         slow::count_taken(slow::take_known(allocation));
     }
-}
-
-/// Calls `function`, a function of the program's own allocator. The thread's field `inside` is set during
-/// the call, so that the library does not count inner calls. If `inside` is already set, `function` itself
-/// has called the current entry point. The library then calls `next`, which is the next definition after
-/// the preload library.
-///
-/// # Safety
-/// `function` and `next` take the arguments `first` and `second`.
-pub(crate) unsafe fn call_or_next(
-    function: *const (),
-    next: *const (),
-    first: usize,
-    second: usize,
-) -> *mut u8 {
-    let here = 0u8;
-    // SAFETY: no other reference to this thread's state exists in this statement.
-    if is_inside(unsafe { thread::tls() }, (&raw const here) as usize) {
-        // SAFETY: the caller guarantees that the function takes these two arguments.
-        let next: unsafe extern "C" fn(usize, usize) -> *mut u8 = unsafe { transmute(next) };
-        // SAFETY: the caller guarantees that `next` takes these arguments.
-        return unsafe { next(first, second) };
-    }
-    // SAFETY: the caller guarantees that `function` takes these arguments.
-    unsafe { arch::detour::call_inside(function, first, second) }
 }

@@ -13,7 +13,7 @@
 
 use crate::arch::stubs;
 use crate::cold::{marks, real};
-use crate::entry::{forward, mapping, pool};
+use crate::entry::{aligned, mapping, operators, pool};
 use crate::hot::free;
 use core::ffi::c_void;
 
@@ -89,12 +89,12 @@ pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
-    stubs::reallocarray!(free::reallocate, forward::reallocarray_overflow)
+    stubs::reallocarray!(free::reallocate, aligned::reallocarray_overflow)
 }
 
 /// operator new. The default operator new calls malloc (with one byte for size 0), and throws an exception if
 /// malloc fails. As long as the program has not replaced the default operator new, the stub calls malloc and
-/// not operator new (see `forward`). If malloc fails, the stub calls the real operator new, which calls the
+/// not operator new (see `operators`). If malloc fails, the stub calls the real operator new, which calls the
 /// new-handler and throws.
 macro_rules! new_entry {
     ($($name:ident => $slow:path;)*) => {$(
@@ -105,14 +105,14 @@ macro_rules! new_entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name(size: usize) -> Pointer {
-            stubs::new!(forward::NEW_IS, forward::DEFAULT, real::MALLOC, $slow)
+            stubs::new!(operators::NEW_IS, operators::DEFAULT, real::MALLOC, $slow)
         }
     )*};
 }
 
 new_entry! {
-    _Znwm => forward::new_slow;
-    _Znam => forward::new_array_slow;
+    _Znwm => operators::new_slow;
+    _Znam => operators::new_array_slow;
 }
 
 /// `free`. The stub jumps through a pointer: to the real free while the library counts nothing, otherwise to
@@ -127,20 +127,20 @@ pub(super) unsafe extern "C" fn free(allocation: Pointer) {
 }
 
 entry! {
-    posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign;
-    aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc;
-    memalign(align: usize, size: usize) -> Pointer => forward::on_memalign;
-    valloc(size: usize) -> Pointer => forward::on_valloc;
-    pvalloc(size: usize) -> Pointer => forward::on_pvalloc;
+    posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => aligned::on_posix_memalign;
+    aligned_alloc(align: usize, size: usize) -> Pointer => aligned::on_aligned_alloc;
+    memalign(align: usize, size: usize) -> Pointer => aligned::on_memalign;
+    valloc(size: usize) -> Pointer => aligned::on_valloc;
+    pvalloc(size: usize) -> Pointer => aligned::on_pvalloc;
 
-    _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_nothrow;
-    _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_array_nothrow;
-    _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_aligned;
-    _ZnamSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_array_aligned;
+    _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => operators::on_new_nothrow;
+    _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => operators::on_new_array_nothrow;
+    _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => operators::on_new_aligned;
+    _ZnamSt11align_val_t(size: usize, align: usize) -> Pointer => operators::on_new_array_aligned;
     _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
-        => forward::on_new_aligned_nothrow;
+        => operators::on_new_aligned_nothrow;
     _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
-        => forward::on_new_array_aligned_nothrow;
+        => operators::on_new_array_aligned_nothrow;
 }
 
 plain_entry! {
@@ -150,19 +150,19 @@ plain_entry! {
 
     edleak_set_mark(name) => marks::on_mark;
 
-    _ZdlPv(allocation, second, third) => forward::on_delete;
-    _ZdaPv(allocation, second, third) => forward::on_delete_array;
-    _ZdlPvm(allocation, second, third) => forward::on_delete_sized;
-    _ZdaPvm(allocation, second, third) => forward::on_delete_array_sized;
-    _ZdlPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_nothrow;
-    _ZdaPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_nothrow;
-    _ZdlPvSt11align_val_t(allocation, second, third) => forward::on_delete_aligned;
-    _ZdaPvSt11align_val_t(allocation, second, third) => forward::on_delete_array_aligned;
-    _ZdlPvmSt11align_val_t(allocation, second, third) => forward::on_delete_sized_aligned;
-    _ZdaPvmSt11align_val_t(allocation, second, third) => forward::on_delete_array_sized_aligned;
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_aligned_nothrow;
+    _ZdlPv(allocation, second, third) => operators::on_delete;
+    _ZdaPv(allocation, second, third) => operators::on_delete_array;
+    _ZdlPvm(allocation, second, third) => operators::on_delete_sized;
+    _ZdaPvm(allocation, second, third) => operators::on_delete_array_sized;
+    _ZdlPvRKSt9nothrow_t(allocation, second, third) => operators::on_delete_nothrow;
+    _ZdaPvRKSt9nothrow_t(allocation, second, third) => operators::on_delete_array_nothrow;
+    _ZdlPvSt11align_val_t(allocation, second, third) => operators::on_delete_aligned;
+    _ZdaPvSt11align_val_t(allocation, second, third) => operators::on_delete_array_aligned;
+    _ZdlPvmSt11align_val_t(allocation, second, third) => operators::on_delete_sized_aligned;
+    _ZdaPvmSt11align_val_t(allocation, second, third) => operators::on_delete_array_sized_aligned;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => operators::on_delete_aligned_nothrow;
     _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) =>
-        forward::on_delete_array_aligned_nothrow;
+        operators::on_delete_array_aligned_nothrow;
 }
 
 /// Defines an entry point of up to six arguments, written as `name => hook`. The stub passes two more

@@ -16,7 +16,7 @@
 //! detour.
 #![allow(unsafe_code)]
 
-use crate::cold::lifecycle;
+use crate::cold::phase;
 use crate::cold::sites::{self, bump};
 use crate::cold::symbols::Lazy;
 use crate::hot::frame::Frame;
@@ -78,14 +78,14 @@ struct MappingLog {
 impl MappingLog {
     /// The session and the ring for a call that maps memory; `None`: edleak does not record the call.
     fn of_taking() -> Option<MappingLog> {
-        MappingLog::with(lifecycle::header)
+        MappingLog::with(phase::header)
     }
 
     /// The session and the ring for a call that unmaps memory or gives pages back. If a forked child is not
     /// recorded and only unmaps memory or gives pages back, edleak does not count the child as a child that
     /// used memory.
     fn of_giving() -> Option<MappingLog> {
-        MappingLog::with(lifecycle::header_unless_unrecorded_child)
+        MappingLog::with(phase::header_unless_unrecorded_child)
     }
 
     fn with(header: fn() -> Option<&'static Header>) -> Option<MappingLog> {
@@ -120,7 +120,7 @@ impl MappingLog {
     /// # Safety
     /// `caller` and `fp` come from the entry stub.
     unsafe fn taken(&self, event: MappingEvent, caller: *const usize, fp: usize) {
-        if !ptr::eq(lifecycle::session(), self.header) {
+        if !ptr::eq(phase::session(), self.header) {
             return; // another session began during the real call
         }
         // SAFETY: the caller guarantees that `caller` and `fp` come from the entry stub.
@@ -249,7 +249,7 @@ fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)
         // If the attached session now has another header, another session began during the real call, and
         // its ring does not contain the event.
-        && ptr::eq(lifecycle::session(), log.header)
+        && ptr::eq(phase::session(), log.header)
     {
         log.push(event(Operation::Failed, ptr::null_mut(), 0, number));
     }

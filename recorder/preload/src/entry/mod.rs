@@ -2,8 +2,11 @@
 //! call other entry points, for mmap and similar calls, for the pools of the program, and for detoured
 //! functions.
 
+pub(crate) mod aligned;
 pub(crate) mod detour;
 mod exports;
-pub(crate) mod forward;
+pub(crate) mod hooks;
 pub(crate) mod mapping;
+pub(crate) mod operators;
+pub(crate) mod pending;
 pub(crate) mod pool;

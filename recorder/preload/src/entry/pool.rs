@@ -10,7 +10,7 @@
 //! hook makes only one system call: after the first event, the hook wakes the collector.
 #![allow(unsafe_code)]
 
-use crate::cold::{lifecycle, marks, sites, sys};
+use crate::cold::{given_name, phase, sites, sys};
 use crate::hot::frame::Frame;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -35,7 +35,7 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
     // If edleak records this forked child, `header_unless_unrecorded_child` gives the child its own
     // session. If the child is not recorded, the pool's hook does not count the child as a child that uses
     // memory. If the child uses memory, it also calls malloc, and malloc's hook counts the child.
-    let header = lifecycle::header_unless_unrecorded_child()?;
+    let header = phase::header_unless_unrecorded_child()?;
     let session = SESSION.load(Ordering::Acquire).cast::<u8>();
     if session.is_null() {
         return None;
@@ -66,7 +66,7 @@ pub(crate) unsafe extern "C" fn on_pool(
     frame: *const usize,
     fp: usize,
 ) {
-    lifecycle::start();
+    phase::start();
     let operation = Operation::of(operation as u8).filter(|&operation| operation != Operation::Mark);
     let Some(operation) = operation else { return };
     let Some((header, ring)) = ring() else { return };
@@ -160,5 +160,5 @@ unsafe fn name(ring: &PoolRing<'_>, name: usize) -> Option<usize> {
         return None;
     }
     // SAFETY: the caller guarantees the address of a C string.
-    ring.name(unsafe { marks::given(name) })
+    ring.name(unsafe { given_name::read(name) })
 }

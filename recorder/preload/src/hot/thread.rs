@@ -43,7 +43,7 @@ pub(crate) struct Tls {
     /// function runs.
     pub inside: usize,
 }
-const _: () = assert!(size_of::<Tls>() == 64);
+const _: () = assert!(size_of::<Tls>() == arch::TLS_BYTES);
 
 impl Tls {
     /// The state of a new thread. This state has the same content as new thread-local storage.
@@ -348,5 +348,5 @@ fn tid() -> u32 {
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.
-    unsafe { &mut *arch::tls() }
+    unsafe { &mut *arch::tls().cast() }
 }

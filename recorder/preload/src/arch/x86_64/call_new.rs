@@ -10,7 +10,7 @@ pub(crate) use frame::{edleak_call_new, return_address};
 
 #[cfg(not(test))]
 mod frame {
-    use crate::entry::forward::{self, NewCall};
+    use crate::entry::pending::{self, NewCall};
     use core::ffi::c_void;
     use core::mem::offset_of;
 
@@ -57,8 +57,8 @@ mod frame {
         fp = const offset_of!(NewCall, fp),
         form = const offset_of!(NewCall, form),
         real_size = const offset_of!(NewCall, real_size),
-        begins = sym forward::new_begins,
-        ends = sym forward::new_ends,
+        begins = sym pending::new_begins,
+        ends = sym pending::new_ends,
     );
 
     unsafe extern "C" {

@@ -4,6 +4,8 @@
 
 pub(crate) mod call_new;
 pub(crate) mod detour;
+pub(crate) mod inside;
+mod lifecycle;
 pub(crate) mod note;
 pub(crate) mod numbers;
 mod signal;
@@ -14,7 +16,8 @@ mod tls;
 pub(crate) use signal::interrupted;
 pub(crate) use syscall::syscall;
 pub(crate) use tls::{
-    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, thread_pointer, tls, tls_first_word,
+    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, TLS_BYTES, thread_pointer, tls,
+    tls_first_word,
 };
 
 use core::arch::asm;

@@ -61,8 +61,8 @@ macro_rules! assembly {
                 const core::mem::offset_of!(edleak_session::counters::Counters, allocated_bytes),
             allocs = const core::mem::offset_of!(edleak_session::counters::Counters, allocs),
             counters_shift = const size_of::<edleak_session::counters::Counters>().trailing_zeros(),
-            phase = sym $crate::cold::lifecycle::PHASE,
-            off = const $crate::cold::lifecycle::OFF,
+            phase = sym $crate::cold::phase::PHASE,
+            off = const $crate::cold::phase::OFF,
             slow = sym $crate::cold::slow::note,
             behind_wrappers = sym $crate::arch::note::behind_wrappers,
             $($operands)*

@@ -1,8 +1,10 @@
 //! x86-64: the thread-local storage of the library, and the thread pointer.
 #![allow(unsafe_code)]
 
-use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
+
+/// Size in bytes of the thread-local storage of the library, which holds one `hot::thread::Tls`.
+pub(crate) const TLS_BYTES: usize = 64;
 
 // The library uses initial-exec thread-local storage. An access to initial-exec storage only loads an offset:
 // there is no call, no lazy allocation and no destructor. The thread-local storage of the library lies in the
@@ -16,7 +18,7 @@ global_asm!(
     ".size edleak_tls, {size}",
     "edleak_tls: .zero {size}",
     ".previous",
-    size = const size_of::<Tls>(),
+    size = const TLS_BYTES,
 );
 
 /// Number of bits of an address, unless the program asks the kernel for addresses with more bits.
@@ -29,8 +31,8 @@ pub(crate) const MUSL_THREAD_ID_OFFSET: usize = 0x30;
 
 /// The address of the current thread's state.
 #[inline(always)]
-pub(crate) fn tls() -> *mut Tls {
-    let tls: *mut Tls;
+pub(crate) fn tls() -> *mut u8 {
+    let tls: *mut u8;
     // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which glibc and musl
     // store at fs:0.
     unsafe {
@@ -49,7 +51,7 @@ pub(crate) fn tls() -> *mut Tls {
 pub(crate) fn tls_first_word() -> usize {
     let word: usize;
     // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, as in the function
-    // `tls`; the first word of `Tls` is a plain integer that only this thread writes.
+    // `tls`; the first word of the state is a plain integer that only this thread writes.
     unsafe {
         asm!(
             "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
