@@ -109,8 +109,11 @@ pub struct ProcessGrowth {
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
     /// Memory of each kind of mapping, after the start-up and at the end; `None` if it was not recorded at
-    /// both times.
+    /// both times, or if `are_kinds_old`.
     pub kinds: Option<[KindBytes; 2]>,
+    /// Whether the collector read the memory of each kind of mapping so seldom that the readings do not show
+    /// the growth.
+    pub are_kinds_old: bool,
     /// Whether resident memory still grew in the second half of the recording.
     pub resident_goes_on: bool,
     /// Anonymous memory that no recorded call mapped; `None`: the trace has no calls that map memory.
@@ -141,6 +144,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         resident_to_bytes: median(last, |p| p.resident_bytes),
         turnover_bytes,
         kinds: kinds_of(first).zip(kinds_of(last)).map(|(from, to)| [from, to]),
+        are_kinds_old: false,
         resident_goes_on: false,
         unseen: None,
         free: None,
@@ -148,6 +152,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     };
     if !growth.are_kinds_current() {
         growth.kinds = None;
+        growth.are_kinds_old = true;
     }
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
@@ -206,9 +211,12 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     // allocations: together, they must have several times the bytes that fragmentation takes.
     let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
         && growth.turnover_bytes as f64 >= 4.0 * unexplained;
+    // If the memory of each kind of mapping was recorded, but too seldom, an allocator that returns no memory
+    // to the kernel may hold even more.
+    let may_retain = growth.are_kinds_old && growth.may_retain(unexplained);
     match () {
         () if was_freed >= unexplained / 2.0 => GrowthKind::Retained,
-        () if can_fragment => GrowthKind::Unclear,
+        () if can_fragment || may_retain => GrowthKind::Unclear,
         () => GrowthKind::Outside,
     }
 }
@@ -484,7 +492,24 @@ mod tests {
     #[test]
     fn readings_of_the_kinds_that_are_too_old_do_not_count() {
         let old = of_kinds(|_| KindBytes { heap: 22 * MB, has_calls: true, ..KindBytes::default() });
-        assert_eq!((old.kinds, old.kind), (None, GrowthKind::Unclear));
+        assert_eq!((old.kinds, old.are_kinds_old, old.kind), (None, true, GrowthKind::Unclear));
+    }
+
+    /// An allocator that never returns memory to the kernel grows to many times the peak of live bytes.
+    #[test]
+    fn old_readings_of_the_kinds_do_not_show_that_memory_grows_outside_malloc() {
+        let with_turnover = |turnover: u64, kinds: Option<KindBytes>| {
+            let mut series = ProcessSeries::default();
+            for i in 0..80 {
+                series.push(ProcessPoint { live_bytes: MB, resident_bytes: 22 * MB + i * MB, kinds });
+            }
+            let found = growth_of(&series, turnover);
+            (found.kind, found.are_kinds_old)
+        };
+        let old = Some(KindBytes { heap: 22 * MB, has_calls: true, ..KindBytes::default() });
+        assert_eq!(with_turnover(80 * MB, old), (GrowthKind::Unclear, true));
+        assert_eq!(with_turnover(MB / 10, old), (GrowthKind::Outside, true), "malloc gave too little");
+        assert_eq!(with_turnover(80 * MB, None), (GrowthKind::Outside, false));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 const char *malloc_conf = "dirty_decay_ms:-1,muzzy_decay_ms:-1";
-enum { PEAKS = 40, STEP = 20000, BYTES = 100 };
+enum { PEAKS = 40, STEP = 2000, BYTES = 100 };
 static char *held[PEAKS * STEP];
 
 __attribute__((noinline, noclone)) static char *allocate(void) {

@@ -2,7 +2,7 @@
 //! edleak did not count. The tests check verdicts, JSON, text, and anonymized traces.
 
 use crate::programs::{Ran, run};
-use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
+use crate::traces::{Draft, DraftSite, Scratch, caller, constant, counters, frame, leaker, leaking};
 use edleak_format::{
     Allocator, AreaBytes, AreaId, AreaKind, Counters, Mappings, MemoryArea, ModuleId, Pool, PoolId, Pools,
     Record, SiteKind, Trace, UncountedFunctions,
@@ -289,6 +289,22 @@ fn address_space_that_an_allocator_reserves_explains_no_growth() {
     let ran = report(&draft, &["--format=json", "--all"]);
     assert_eq!(ran.json()["growth"]["kind"], "outside-malloc", "{}", ran.json()["growth"]);
     assert_eq!(ran.code, 2, "{}", ran.json()["summary"]);
+}
+
+// The recorder read the resident memory of the areas only once, at the start. The allocator gave the program
+// much more memory than the process grew by, so the allocator may hold all of this growth.
+#[test]
+fn growth_that_no_reading_of_the_memory_areas_shows_is_undecided() {
+    let old =
+        |slice: u64| vec![used(MIB), used(MIB), used(0), used(0), reserved(10 * (slice + 1) * MIB + 4096)];
+    let mut draft = with_mappings(old, Vec::new());
+    draft.sites[0].counters = |slice| counters(MIB * (slice + 1), slice + 1, MIB * slice, slice);
+    draft.sites[1].counters = constant;
+    let ran = report(&draft, &["--format=json", "--all"]);
+    assert_eq!(ran.json()["growth"]["kind"], "unclear", "{}", ran.json()["growth"]);
+    assert_eq!(ran.code, 2, "{}", ran.json()["summary"]);
+    let why = ran.json()["summary"]["too_little"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains("too seldom"), "{why}");
 }
 
 #[test]
