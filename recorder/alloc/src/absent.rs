@@ -53,12 +53,12 @@ pub(crate) mod inside {
     }
 }
 
-/// In this crate, the program calls no function for aligned memory.
+/// This crate replaces no function for aligned memory.
 pub(crate) mod aligned {
     pub(crate) fn resolve() {}
 }
 
-/// In this crate, the program calls no operator new or operator delete.
+/// This crate replaces no operator new or operator delete.
 pub(crate) mod operators {
     pub(crate) fn resolve() {}
 }

@@ -1,11 +1,11 @@
 //! The preload library runs inside the target. The library only counts allocations and frees.
 //!
-//! The list below shows the files of the fast path (hot) before the other files (cold). A hot file calls cold
-//! code only through a `#[cold]` or inlined function.
+//! The list below shows the files by folder. The caption of each file says whether the file belongs to the
+//! fast path (HOT). A hot file calls cold code only through a `#[cold]` or inlined function.
 //!
 //! ```text
 //! entry exports     the exported C symbols
-//!       aligned     posix_memalign and other functions for aligned memory; reallocarray
+//!       aligned     posix_memalign and other functions for aligned memory
 //!       operators   operator new and operator delete
 //!       pending     counts an allocation once if an entry point calls another entry point
 //!       pool        edleak.h: writes an event for each object of the program's own pools
@@ -28,6 +28,8 @@
 //!       thread      this thread's counters, and the entry point that is running
 //!       tables      the page of counters and the side table, at one address
 //!       live        the side table: address → (site, size)
+//!       live/made   the set of the leaves (parts of the side table) that exist
+//!       live/scan   all entries of the side table
 //!       walk        the stack of an allocation at a watched site
 //! cold  phase       the phase and the session of this process
 //!       slow        all cases of allocations and frees that the fast path does not handle
@@ -43,7 +45,7 @@
 //!       definitions finds the module that defines a symbol, without the loader
 //!       detours     applies the collector's detours to functions of allocators when the program starts
 //!       lifecycle   start, fork, exec as a state machine
-//!       attach      attaches the process to a claimed session
+//!       publish     shows a claimed session to the collector
 //!       claim       claims a session from the control page and maps the session
 //!       thread_id   the place of a thread's ID in libc's data
 //!       environment the environment and the auxiliary vector
@@ -52,17 +54,19 @@
 //!       lines       the lines of a file of /proc
 //!       idle        waits for a recording, and begins the recording in a running process
 //!       sys         the system calls of the preload
-//!       identity    the version, in an ELF note
+//!       identity    the version, in an ELF note; the object through which a collector begins a recording
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! The first call of any entry point starts the library, and the start sets up the entry points. But no files
-//! use each other in a circle: the entry points use `cold/phase`, and only `cold/phase` calls
-//! `cold/lifecycle`, through symbols of `arch/x86_64/lifecycle`.
+//! The first call of an entry point of the heap starts the library, and the start sets up the entry points.
+//! But no file names another file that names it, directly or through other files: the entry points name
+//! `cold/phase`, and `cold/phase` calls `cold/lifecycle` through the symbols of `arch/x86_64/lifecycle`. In
+//! the same way, `arch/x86_64/inside` uses two symbols of `arch/x86_64/detour`.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
-//! raw). After the initialization, the library makes a system call only to get memory for a leaf of the side
-//! table, and to wake the collector once, at the first event of a pool.
+//! raw). After the start, the library makes system calls only in these cases: to get memory for a leaf of the
+//! side table, or to give it back if two threads made the same leaf; to wake the collector once, at the first
+//! event of a pool; in a forked child; and when a collector begins a recording in a running process.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]

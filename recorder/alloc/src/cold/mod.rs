@@ -2,8 +2,6 @@
 
 pub(crate) use crate::absent::{detached, detours, inside};
 
-#[path = "../shared/cold/attach.rs"]
-mod attach;
 #[path = "../shared/cold/claim.rs"]
 mod claim;
 pub(crate) mod decision;
@@ -33,6 +31,8 @@ mod only;
 pub(crate) mod path;
 #[path = "../shared/cold/phase.rs"]
 pub(crate) mod phase;
+#[path = "../shared/cold/publish.rs"]
+mod publish;
 pub(crate) mod real;
 #[path = "../shared/cold/sites.rs"]
 pub(crate) mod sites;

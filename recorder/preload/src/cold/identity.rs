@@ -4,7 +4,7 @@
 //! linkers keep notes even if no code refers to them.
 //!
 //! A second note contains the position of the object through which a collector begins a recording
-//! ([`crate::cold::idle`]). The collector reads the second note from the memory of the process, not from
+//! ([`IDLE`]). The collector reads the second note from the memory of the process, not from
 //! the file of the library. So the collector finds the object even if another file has replaced the file of
 //! the library.
 #![allow(unsafe_code)] // a section name

@@ -32,7 +32,7 @@ use crate::cold::claim::{self, Claim};
 use crate::cold::environment::Environment;
 use crate::cold::identity::IDLE;
 use crate::cold::path::Path;
-use crate::cold::{attach, lines, marks, modules, phase, sites, sys};
+use crate::cold::{lines, marks, modules, phase, publish, sites, sys};
 use crate::entry::hooks;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -108,7 +108,7 @@ pub(super) fn begin() -> bool {
     IDLE.failure.store(failure, Ordering::Relaxed);
     let Some(base) = claimed.session() else { return false };
     let begins = |header: &Header| header.attached.store(1, Ordering::Relaxed);
-    let published = attach::publish(base, &Environment::known(), None, begins);
+    let published = publish::session(base, &Environment::known(), None, begins);
     if is_again {
         thread::restore_owners();
     } else {

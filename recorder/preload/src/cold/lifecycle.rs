@@ -2,8 +2,8 @@
 //! through `phase`.
 //!
 //! ```text
-//!            first entry point                     real functions known,
-//!            or constructor                        session attached
+//!            constructor, or first                 real functions known,
+//!            call of the heap                      session attached
 //!   ( New ) ───────────────────▶ ( Starting ) ───────────────────────────▶ ( Counting )
 //!                                     │                                        │  the page that fork wipes
 //!                                     │ no session for this process            ▼  is found wiped
@@ -15,17 +15,16 @@
 //!
 //! An exec starts a new image, which begins in the phase New and claims its own session. vfork, and clone
 //! with shared memory, change no phase: the child shares the parent's state until the child executes a
-//! program. All code in this file, with its system calls, runs before the first call of an entry point
-//! returns. Before the first call returns, the process usually has only one thread.
+//! program. The code of this file, with its system calls, runs only when the phase changes. At the start, the
+//! process usually has only one thread.
 #![allow(unsafe_code)]
 
-use crate::cold::attach::publish;
 use crate::cold::claim::{self, CHILDREN, Claim};
 use crate::cold::environment::Environment;
 use crate::cold::identity::IDLE;
 use crate::cold::path::Path;
 use crate::cold::phase::{self, OFF, PHASE};
-use crate::cold::{detached, detours, idle, module_table, only, real, sites, slow, sys, thread_id};
+use crate::cold::{detached, detours, idle, module_table, only, publish, real, sites, slow, sys, thread_id};
 use crate::entry::{aligned, mapping, operators};
 use crate::hot::tables::{self, TABLES};
 use crate::hot::{free, thread, walk};
@@ -155,7 +154,7 @@ pub(crate) extern "C" fn forked() -> Option<&'static Header> {
         // SAFETY: the parent's session stays mapped in this process.
         unsafe { sites::ask_parent(parents) };
         module_table::begin_child();
-        let published = publish(base, &Environment::known(), Some(parent), |header| {
+        let published = publish::session(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
             header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
             // The allocations of the parent also exist in the child, and the child will free them.
@@ -178,9 +177,10 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 // constructors, or that never allocates.
 #[cfg(not(test))]
 extern "C" fn constructor() {
-    match PHASE.load(Ordering::Relaxed) == NEW && real::is_late() {
-        true => start_late(),
-        false => phase::start(),
+    if PHASE.load(Ordering::Relaxed) == NEW && real::is_late() {
+        start_late();
+    } else {
+        start();
     }
 }
 
@@ -215,7 +215,7 @@ fn attach(environment: &Environment) -> bool {
         return false;
     }
     let Some(base) = claim::claim(&path).session() else { return false };
-    let published = publish(base, environment, None, |_| {});
+    let published = publish::session(base, environment, None, |_| {});
     thread::open();
     published
 }

@@ -1,6 +1,5 @@
 //! All code of the library that is not on the fast path.
 
-mod attach;
 mod claim;
 mod definitions;
 pub(crate) mod detached;
@@ -19,6 +18,7 @@ pub(crate) mod modules;
 mod only;
 pub(crate) mod path;
 pub(crate) mod phase;
+mod publish;
 pub(crate) mod real;
 pub(crate) mod sites;
 pub(crate) mod slow;

@@ -1,10 +1,11 @@
-//! COLD: the phase of this process, and the session to which this process is attached or was attached last.
+//! COLD and HOT: the phase of this process, and the session to which this process is attached or was attached
+//! last.
 //!
 //! Every entry point asks this file whether it must count, and in which session. In three situations, the
-//! library must first change the phase: at the first call of any entry point, after a collector has begun or
-//! ended a recording, and in a forked child. `lifecycle` changes the phase, and uses almost every other file
-//! of the library to do so. So this file declares the three functions of `lifecycle` as symbols and does not
-//! use `lifecycle`. A file that uses `phase` can be read without `lifecycle`.
+//! library must first change the phase: at the first call of an entry point of the heap, after a collector
+//! has begun or ended a recording, and in a forked child. `lifecycle` changes the phase, and uses almost
+//! every other file of the library to do so. So this file declares the three functions of `lifecycle` as
+//! symbols and does not use `lifecycle`. A file that uses `phase` can be read without `lifecycle`.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{CHILDREN, own_number};
@@ -71,7 +72,7 @@ pub(crate) fn header() -> Option<&'static Header> {
 
 #[cold]
 fn uncounted(phase: u32) -> Option<&'static Header> {
-    edleak_uncounted(phase)
+    if phase == OFF { None } else { edleak_uncounted(phase) }
 }
 
 #[cold]

@@ -1,6 +1,6 @@
-//! COLD: the hooks of posix_memalign and of the other functions that return aligned memory, and of
-//! reallocarray. The real functions may call other entry points, so their callers are pending
-//! ([`crate::entry::pending`]).
+//! COLD: the hooks of posix_memalign and of the other functions that return aligned memory. The real
+//! functions may call other entry points, so their callers are pending ([`crate::entry::pending`]). This file
+//! also handles a reallocarray whose size overflows.
 #![allow(unsafe_code)]
 
 use crate::cold::real;

@@ -200,7 +200,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     }
     let real = DELETE_FORMS[form].get();
     if real.is_null() {
-        // SAFETY: without a C++ runtime, `without_runtime` handled operator new and took the memory from
+        // SAFETY: without a C++ runtime, `pending` handled operator new and took the memory from
         // malloc.
         return unsafe { free::on_free(allocation) };
     }

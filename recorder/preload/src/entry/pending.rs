@@ -5,6 +5,9 @@
 //! runs, its caller is *pending*. The first entry point that allocates inside the real function counts the
 //! allocation for the pending caller. If no inner entry point allocates, the outer entry point counts the
 //! allocation itself. So edleak counts every allocation once, at the caller of the outer entry point.
+//!
+//! The real operator new may throw an exception, so `arch::call_new` calls it from a frame in assembly. This
+//! file has the functions that run in this frame before and after the real operator new.
 #![allow(unsafe_code)]
 
 use crate::arch::note;
@@ -72,8 +75,7 @@ pub(crate) struct Form {
     pub(super) takes_align: bool,
 }
 
-/// The arguments of a call of a real operator new. `arch::call_new` stores these arguments on
-/// its stack.
+/// The arguments of a call of a real operator new. `arch::call_new` stores these arguments on its stack.
 #[repr(C)]
 pub(crate) struct NewCall {
     pub(crate) size: usize,
@@ -93,7 +95,7 @@ pub(crate) struct NewCall {
 pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
     // SAFETY: `edleak_call_new` has stored `call` on its stack.
     let call = unsafe { &mut *call };
-    // SAFETY: `call.form` is a form of `FORMS`.
+    // SAFETY: `call.form` is a form of the table in `operators`.
     let form = unsafe { &*call.form };
     let slack = if form.takes_align { call.second } else { 1 };
     call.real_size = real::spaced(call.size);

@@ -186,7 +186,7 @@ impl Counting {
 /// The shards of the attached session.
 static SHARDS: AtomicPtr<Shard> = AtomicPtr::new(ptr::null_mut());
 static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
-/// Offset of the thread id from the thread pointer in libc's data; 0: unknown (see `lifecycle`).
+/// Offset of the thread id from the thread pointer in libc's data; 0: unknown (see `thread_id`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
 /// For each shard, the thread that owned it in the previous session. A thread keeps the offset of its shard
@@ -334,7 +334,7 @@ fn take_shard(owned: usize) -> Option<usize> {
 fn tid() -> u32 {
     match TID_OFFSET.load(Ordering::Relaxed) as usize {
         0 => 0,
-        // SAFETY: `lifecycle` found the main thread's id at this offset of its control block, and every
+        // SAFETY: `thread_id` found a thread's id at this offset of its control block, and every
         // thread of the same libc has the same layout.
         offset => unsafe { *((arch::thread_pointer() + offset) as *const u32) },
     }

@@ -1,10 +1,16 @@
 //! COLD: x86-64: the three symbols through which `cold::phase` calls the functions of `cold::lifecycle`.
 //!
-//! `phase` calls these symbols only when the phase of the process changes, so the jumps cost nothing while
-//! the library counts.
+//! `phase` calls these symbols while the library starts, begins or ends a recording, so the jumps cost
+//! nothing while the library counts, and nothing in a process that is not recorded.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
+use edleak_session::header::Header;
+
+// `phase` declares the functions with these types.
+const _: extern "C" fn() = lifecycle::start;
+const _: extern "C" fn(u32) -> Option<&'static Header> = lifecycle::uncounted;
+const _: extern "C" fn() -> Option<&'static Header> = lifecycle::forked;
 
 core::arch::global_asm!(
     ".pushsection .text.edleak_lifecycle,\"ax\",@progbits",

@@ -1,5 +1,5 @@
-//! COLD: attaches this process to a session that it has claimed: stores the addresses of the tables of the
-//! session, tells the collector about the process, and waits for the rules.
+//! COLD: publishes a session that this process has claimed: stores the addresses of the tables of the
+//! session, shows the session to the collector, and waits for the rules.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{self, own_number};
@@ -26,7 +26,7 @@ use edleak_session::layout::{
 /// just before it sets the state of the session to `ATTACHED`, which shows the session to the collector.
 /// `false`: the kernel cannot set a page to 0 in a forked child, so the library could not distinguish a
 /// child from its parent. All threads take the slow path until a call of [`thread::open`].
-pub(super) fn publish(
+pub(super) fn session(
     base: *mut u8,
     environment: &Environment,
     parent: Option<&Header>,
