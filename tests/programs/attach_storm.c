@@ -87,8 +87,8 @@ static void *start_threads(void *unused) {
     return unused;
 }
 
-// Waits until standard input has bytes or has ended. While threads end all the time, the collector must find
-// these threads first, and it looks at a thread in poll only after the threads in read.
+// Waits until standard input has bytes or has ended. The main thread waits in poll and not in read, because
+// the collector tries the threads in read first. So it tries the threads that end.
 static void wait_in_poll(void) {
     struct pollfd input = {.fd = 0, .events = POLLIN};
     while (poll(&input, 1, -1) < 0) {

@@ -6,6 +6,7 @@ use crate::run::run;
 use crate::temp::TempDir;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -35,33 +36,58 @@ pub fn tell_stops(name: &str, cycles: usize, mut stops: Vec<f64>) {
     println!("{name:<22} {cycles:>4} cycles  median stop {median:>6.1} ms  longest stop {longest:>7.1} ms");
 }
 
+/// The command that records a process for a short time.
+pub fn short_recording(pid: u32, trace: &Path) -> Command {
+    recorder(pid, trace, &["--duration", "60ms", "--attach-timeout", "60s"])
+}
+
 /// Attaches to a process, records the process and detaches, `cycles` times. Prints one line with the lengths
 /// of the stops of the process.
 pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
-    attach_cycles_with(name, cycles, &|trace| {
-        recorder(pid, trace, &["--duration", "60ms", "--attach-timeout", "60s"])
-    });
+    attach_cycles_with(name, cycles, &|trace| short_recording(pid, trace));
 }
 
 /// Attaches, records and detaches like `attach_cycles`, but with another command than edleak-record.
 /// `command` gets the path of a trace, and returns the command that records into this trace.
-pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path::Path) -> Command) {
-    let dir = TempDir::new("cycles");
-    let trace = dir.join("trace.edl");
-    let (mut stops, mut recorded) = (Vec::new(), 0);
-    for cycle in 0..cycles {
-        let outcome = run(&mut command(&trace));
+pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&Path) -> Command) {
+    let mut attached = Attached::default();
+    for _ in 0..cycles {
+        attached.attach(name, command);
+    }
+    attached.tell(name);
+}
+
+/// The cycles so far, each of which attached to a process, recorded it and detached.
+#[derive(Debug, Default)]
+pub struct Attached {
+    stops: Vec<f64>,
+    cycles: usize,
+    /// The number of recordings that counted an allocation.
+    recorded: usize,
+}
+
+impl Attached {
+    /// Runs one cycle with the command of [`attach_cycles_with`].
+    pub fn attach(&mut self, name: &str, command: &dyn Fn(&Path) -> Command) {
+        let dir = TempDir::new("cycles");
+        let outcome = run(&mut command(&dir.join("trace.edl")));
         // On a busy machine, a program may allocate nothing within the duration of a recording.
         let is_empty = outcome.stderr.contains("nothing was recorded");
+        let cycle = self.cycles;
         assert!(outcome.code == 0 || is_empty, "{name}, cycle {cycle}: {}", outcome.stderr);
         assert!(!outcome.stderr.contains("not counted"), "{name}, cycle {cycle}: {}", outcome.stderr);
-        stops.extend(stops_in(&outcome.stderr));
-        recorded += usize::from(!is_empty);
-        // Each cycle removes its trace, because many cycles would otherwise fill the disk.
-        let _ = std::fs::remove_file(&trace);
+        self.stops.extend(stops_in(&outcome.stderr));
+        self.recorded += usize::from(!is_empty);
+        self.cycles += 1;
     }
-    assert!(4 * recorded >= cycles, "{name}: only {recorded} of {cycles} recordings counted anything");
-    tell_stops(name, cycles, stops);
+
+    /// Checks that enough recordings counted an allocation, and prints one line with the lengths of all
+    /// stops.
+    pub fn tell(self, name: &str) {
+        let Attached { stops, cycles, recorded } = self;
+        assert!(4 * recorded >= cycles, "{name}: only {recorded} of {cycles} recordings counted anything");
+        tell_stops(name, cycles, stops);
+    }
 }
 
 /// Threads that send requests to a server until the end of the test. Each request must succeed.

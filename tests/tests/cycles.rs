@@ -5,9 +5,11 @@
 //! the greatest length of the stops of each program. This command starts a long run:
 //! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 
-use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
+use edleak_tests::cycles::{
+    Attached, Load, attach_cycles, attach_cycles_with, cycles, short_recording, stops_in, tell_stops,
+};
 use edleak_tests::fed::Fed;
-use edleak_tests::ledger_program::{LedgerProgram, cycles_under_load_are_exact};
+use edleak_tests::ledger_program::{LedgerProgram, cycles_under_load_are_exact, recorder};
 use edleak_tests::programs::programs;
 use edleak_tests::run::{copy_program, run, wait_for};
 use edleak_tests::temp::TempDir;
@@ -58,9 +60,29 @@ fn program_that_forks_in_a_loop_stays_sound() {
 /// Starts the program anew for each attach, because the library must be loaded while threads end.
 #[test]
 fn program_whose_threads_end_all_the_time_stays_sound() {
-    for _ in 0..cycles(12) {
+    let (name, cycles) = ("threads that end", cycles(12));
+    let mut attached = Attached::default();
+    for _ in 0..cycles {
         let program = Fed::start(&programs().binary("attach_storm"), &["threads"], "running");
-        attach_cycles("threads that end", program.pid(), 1);
+        attached.attach(name, &|trace| short_recording(program.pid(), trace));
+        assert_eq!(program.finish(), "sound\n");
+    }
+    attached.tell(name);
+}
+
+/// A traced thread that has ended makes an execution wait until the tracer has waited for the thread. The
+/// time limit of the attach is longer than that of the test, so the test fails if the program must wait for
+/// the end of edleak-record.
+#[test]
+fn program_that_executes_itself_all_the_time_runs_on() {
+    let dir = TempDir::new("cycles-execs");
+    for _ in 0..cycles(12) {
+        let program = Fed::start(&programs().binary("attach_execs"), &[], "running");
+        let options = ["--duration", "60ms", "--attach-timeout", "600s"];
+        let outcome = run(&mut recorder(program.pid(), &dir.join("trace.edl"), &options));
+        let is_told = outcome.stderr.contains("it has executed another program (try again)");
+        let is_empty = outcome.stderr.contains("nothing was recorded");
+        assert!(outcome.code == 0 || is_told || is_empty, "{}", outcome.stderr);
         assert_eq!(program.finish(), "sound\n");
     }
 }

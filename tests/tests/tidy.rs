@@ -60,7 +60,8 @@ fn every_file_begins_with_a_caption() {
 #[test]
 fn no_change_is_listed_twice() {
     let text = read(Path::new("CHANGELOG.md"));
-    let items = text.split("\n- ").map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "));
+    let items = text.split("\n- ").map(|item| item.split("\n\n").next().expect("split gives a part"));
+    let items = items.map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "));
     let mut seen = BTreeSet::new();
     for item in items {
         assert!(seen.insert(item.clone()), "listed twice: {item}");
@@ -466,7 +467,8 @@ fn is_child(module: &str, of: &str) -> bool {
 
 /// The module whose file a path names: the longest start of the path that is a module.
 fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
-    // `arch` is the folder of the processor architecture, or the folder above it.
+    // In the collector, `attach::arch` is the folder `attach/x86_64`. In the preload library, `arch::x` is
+    // the file `arch/x86_64/x.rs`.
     let replaced = path.iter().map(|part| if *part == "arch" { "x86_64" } else { part }).collect();
     let inserted = path.iter().flat_map(|part| match *part {
         "arch" => &["arch", "x86_64"][..],

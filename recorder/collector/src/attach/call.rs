@@ -69,8 +69,7 @@ pub(crate) struct Loaded {
 pub(crate) enum Failure {
     /// The thread cannot call `dlopen` now. The `String` contains the reason, for a message.
     Unsuitable(String),
-    /// The thread has ended. A thread can end alone until it is stopped. Later it ends only if the whole
-    /// process ends or executes another program.
+    /// The thread ended before the collector could stop it. Another thread can load the library.
     Ended,
     /// `dlopen` failed, with this message.
     Refused(String),
@@ -85,10 +84,7 @@ pub(crate) enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        match error.raw_os_error() {
-            Some(libc::ESRCH) => Failure::Ended,
-            _ => Failure::System(error),
-        }
+        Failure::System(error)
     }
 }
 
@@ -163,8 +159,10 @@ impl Call<'_> {
         let Some(mut thread) = stop::begin_stop(pid, tid)? else {
             return Err(Failure::Ended);
         };
-        if thread.wait(limit.min(began + STOP))? != Some(Stop::Event) {
-            return unsuitable(RUNNING);
+        match thread.wait(limit.min(began + STOP))? {
+            Some(Stop::Event) => {}
+            Some(Stop::Ended) => return Err(Failure::Ended),
+            _ => return unsuitable(RUNNING),
         }
         step("seized");
         let registers = thread.registers()?;
@@ -246,7 +244,7 @@ impl Call<'_> {
         thread.go_on()?;
         match thread.wait(limit + STOP)? {
             Some(Stop::Event) => {}
-            Some(Stop::Ended) => return Err(Failure::Ended),
+            Some(Stop::Ended) => return Err(killed()),
             _ => return Err(Failure::Unfinished),
         }
         let message = result.message(pid);
@@ -331,9 +329,15 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
                 let message = format!("signal {signal} hit the thread while it loaded the library");
                 return Err(Failure::System(io::Error::other(message)));
             }
-            Some(Stop::Ended) => return Err(Failure::Ended),
+            Some(Stop::Ended) => return Err(killed()),
         }
     }
+}
+
+/// The error for a thread that ended after the collector had stopped it. Only the end of the whole process,
+/// or another thread that executes a program, can end such a thread.
+fn killed() -> Failure {
+    Failure::System(io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 /// Whether glibc made the thread. If it did, the thread pointer leads to a control block with the thread's

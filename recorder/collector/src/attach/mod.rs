@@ -42,7 +42,7 @@ pub(crate) mod safe_point;
 pub(crate) mod stop;
 pub(crate) mod target;
 
-pub(crate) use target::{just_ended, name_of};
+pub(crate) use target::{executed, just_ended, name_of};
 
 use crate::attach::call::{Call, Failure, Loaded};
 use crate::attach::detours::Detours;
@@ -115,6 +115,7 @@ pub(crate) fn load(
     prefixes: &Prefixes,
     quiet: bool,
 ) -> Result<Library, Error> {
+    let image = process::image(pid);
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
     let found_places = || {
@@ -129,6 +130,7 @@ pub(crate) fn load(
     let step = |name: &str| settings.step(name);
     let mut positions: BTreeMap<u32, String> = BTreeMap::new();
     loop {
+        stop::release_ended(pid);
         for tid in call::waiting_threads(pid) {
             let call = Call { functions: target.functions, library: &library, places: &ranges };
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
@@ -159,6 +161,9 @@ pub(crate) fn load(
         }
         if process::has_ended(pid) {
             return Err(just_ended());
+        }
+        if process::image(pid) != image {
+            return Err(executed());
         }
         if Instant::now() >= limit {
             // The process may have been stopped since the first check, so check the state of the process
@@ -342,7 +347,7 @@ impl Drop for Redirected {
         }
         match self.detours.remove(REMOVE_TIMEOUT) {
             Ok(time) => tell(pid, time, self.quiet),
-            Err(_) if !crate::sys::process::is_there(pid) => {}
+            Err(_) if process::ends_now(pid) => {}
             Err(error) => {
                 say(format_args!("the jumps in process {pid} stay, and only forward its calls: {error}"))
             }

@@ -171,15 +171,21 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        /// Longest wait for a running thread to stop. Only a stopped thread can be detached.
+        /// Longest wait for a running thread to stop or to end. Only a stopped thread can be detached.
         const STOP_TIMEOUT: Duration = Duration::from_millis(20);
         if self.stop.is_none() {
             let _ = self.interrupt();
             let _ = self.wait(Instant::now() + STOP_TIMEOUT);
         }
         // If the thread still runs now, the kernel detaches the thread when edleak-record ends.
-        if !matches!(self.stop, None | Some(Stop::Ended)) {
-            let _ = request(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize);
+        if matches!(self.stop, None | Some(Stop::Ended)) {
+            return;
+        }
+        if request(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize).is_err() {
+            // The thread is ending, because another thread executes a program or ends the process. Both wait
+            // until the tracer has waited for the end of the thread.
+            self.stop = None;
+            let _ = self.wait(Instant::now() + STOP_TIMEOUT);
         }
     }
 }
@@ -228,6 +234,14 @@ fn wait_for_child_signal() {
     // SAFETY: the kernel only reads the signal set and the time limit, and stores no result through the null
     // pointer.
     unsafe { libc::sigtimedwait(&child_signal(), std::ptr::null_mut(), &limit) };
+}
+
+/// Waits for the end of an ended thread, if this process traces the thread.
+pub(crate) fn release(tid: u32) {
+    if is_ours(tid) {
+        // SAFETY: the null pointer makes the call discard the exit status.
+        unsafe { libc::waitpid(tid as i32, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+    }
 }
 
 /// Whether this process already traces a thread.

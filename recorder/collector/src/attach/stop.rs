@@ -2,7 +2,7 @@
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::priority::Priority;
-use crate::attach::ptrace::{ChildSignals, Stop, Thread};
+use crate::attach::ptrace::{self, ChildSignals, Stop, Thread};
 use crate::sys::process;
 use std::fs;
 use std::io;
@@ -43,6 +43,7 @@ impl Stopped {
         let priority = Priority::raise();
         let mut stopped = Stopped { threads: Vec::new(), since: Instant::now(), _priority: priority };
         loop {
+            release_ended(pid);
             let new: Vec<u32> = process::thread_ids(pid)
                 .filter(|tid| !stopped.threads.iter().any(|thread| thread.tid == *tid))
                 .filter(|&tid| can_stop(pid, tid))
@@ -126,6 +127,12 @@ pub(crate) fn begin_stop(pid: u32, tid: u32) -> io::Result<Option<Thread>> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) || !can_stop(pid, tid) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Releases the threads that have ended while the collector traced them. A process cannot end and cannot
+/// execute another program until its tracer has released its ended threads.
+pub(crate) fn release_ended(pid: u32) {
+    process::thread_ids(pid).filter(|&tid| process::has_thread_ended(pid, tid)).for_each(ptrace::release);
 }
 
 /// Whether a thread can be stopped: the thread has not ended, and is not a worker thread of the kernel.

@@ -15,6 +15,7 @@ use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The addresses of the functions of a process that the collector calls.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,11 @@ pub(crate) fn just_ended() -> Error {
     refusal("it has just ended", "name one that runs")
 }
 
+/// The error for a process that executes another program during the attach.
+pub(crate) fn executed() -> Error {
+    refusal("it has executed another program", "try again")
+}
+
 impl Target {
     /// Examines a process. Returns an error if the library cannot be loaded into the process, or could not
     /// count the allocations of the process.
@@ -49,7 +55,7 @@ impl Target {
         check_machine(pid)?;
         check_state(pid)?;
         check_filters(pid)?;
-        let modules = modules::of_process(pid);
+        let modules = modules_with_libc(pid);
         check_sanitizer(pid, &modules)?;
         let unknown = || refusal("its C library is not glibc, or cannot be read", start_with_library(pid));
         let libc = modules.iter().find(|module| module.is_libc()).ok_or_else(unknown)?;
@@ -68,6 +74,21 @@ impl Target {
             errno_location: function("__errno_location").ok_or_else(|| missing("__errno_location"))?,
         };
         Ok(Target { modules, functions })
+    }
+}
+
+/// The modules of a process. If the process has just executed a program, the function waits for a short time
+/// until the loader has mapped libc.
+fn modules_with_libc(pid: u32) -> Vec<Module> {
+    const LONGEST_WAIT: Duration = Duration::from_millis(500);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let limit = Instant::now() + LONGEST_WAIT;
+    loop {
+        let modules = modules::of_process(pid);
+        if modules.iter().any(Module::is_libc) || process::has_ended(pid) || Instant::now() >= limit {
+            return modules;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -44,19 +44,27 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// edleak cannot record the process, or the recording contains no allocation of the process.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let in_context = |error: Error| error.context(format_args!("cannot record process {pid}"));
-    // When the process ends during the attach, any operation on it may fail, and the error of this operation
-    // would mislead the user.
-    let of_process = |error| in_context(if process::ends_now(pid) { attach::just_ended() } else { error });
     check_proc()?;
     check_process(pid).map_err(in_context)?;
-    permission::check_users(pid).map_err(of_process)?;
+    // When the process ends or executes another program during the attach, any operation on it may fail, and
+    // the error of this operation would mislead the user.
+    let unless_ended = |error| if process::ends_now(pid) { attach::just_ended() } else { error };
+    permission::check_users(pid).map_err(|error| in_context(unless_ended(error)))?;
     let watch =
-        Watch::of(pid).ok_or_else(|| of_process(Watch::unavailable().unwrap_or_else(attach::just_ended)))?;
+        Watch::of(pid).ok_or_else(|| in_context(Watch::unavailable().unwrap_or_else(attach::just_ended)))?;
     // An attach has two steps: edleak-record loads the library into the process, and then writes the jumps
     // into the process's allocation functions. edleak-record must complete both steps of the attach before
     // this deadline.
     let deadline = Instant::now() + options.attach.timeout;
-    let library = find_or_load(pid, options, deadline).map_err(of_process)?;
+    let (found, image) = find_library(pid, deadline);
+    let of_process = |error| {
+        in_context(match () {
+            () if process::ends_now(pid) => attach::just_ended(),
+            () if process::image(pid) != image => attach::executed(),
+            () => error,
+        })
+    };
+    let library = load_if_absent(pid, found, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
     let mut detours = match library.is_late {
         true => Some(attach::compile(&library, &options.code.allocators).map_err(of_process)?),
@@ -161,12 +169,16 @@ fn check_process(pid: u32) -> Result<(), Error> {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
     };
-    if matches!(process::state_in(&stat), Some('Z' | 'X')) {
-        if !process::ends_now(pid) {
+    let main_thread_has_ended = || process::has_thread_ended(pid, pid);
+    if main_thread_has_ended() {
+        if process::ends_now(pid) {
+            return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
+        }
+        // If another thread executed a program meanwhile, this thread has become the main thread.
+        if main_thread_has_ended() {
             let message = "its main thread has ended, and the kernel hides the memory of such a process";
             return Err(refusal(message, "start the process with `edleak-record PROGRAM`"));
         }
-        return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
     }
     if is_of_kernel(&stat) {
         return Err(refusal("it is a thread of the kernel", "name a program"));
@@ -186,10 +198,15 @@ fn is_of_kernel(stat: &str) -> bool {
     process::stat_field(stat, 9).is_some_and(|flags| flags & KERNEL_THREAD != 0)
 }
 
-/// Finds edleak's library in a process. If the process has no library, loads the library into the process;
-/// this must be done before `deadline`.
-fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Library, Error> {
-    match find_library(pid, deadline) {
+/// Returns the library that [`find_library`] has found. If the process has no library, loads the library into
+/// the process; this must be done before `deadline`.
+fn load_if_absent(
+    pid: u32,
+    found: Result<Library, NotFound>,
+    options: &RunOptions,
+    deadline: Instant,
+) -> Result<Library, Error> {
+    match found {
         Err(NotFound::Absent) => {}
         // An earlier edleak-record loaded the library, but died before it wrote the detours.
         Ok(library) if library.is_late && library.late().is_ok_and(|late| late.places.is_empty()) => {}
@@ -202,17 +219,20 @@ fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Lib
 }
 
 /// Finds edleak's library in a process. If the process has just started, the function waits until the process
-/// has loaded the library, at most until `deadline`.
-fn find_library(pid: u32, deadline: Instant) -> Result<Library, NotFound> {
+/// has loaded the library, at most until `deadline`. Also returns the [`process::image`] in which the
+/// function looked for the library.
+fn find_library(pid: u32, deadline: Instant) -> (Result<Library, NotFound>, Option<[u64; 2]>) {
     let limit = deadline.min(Instant::now() + longest_start(pid));
     loop {
-        match Library::find(pid) {
-            // While the process executes a program (exec), its memory is replaced, so a read may fail.
-            Err(NotFound::Absent | NotFound::Memory(_)) if Instant::now() < limit => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            found => return found,
+        let image = process::image(pid);
+        let found = Library::find(pid);
+        // While the process executes a program (exec), its memory is replaced, so a read may fail.
+        let is_missing = matches!(found, Err(NotFound::Absent | NotFound::Memory(_)));
+        let may_come = || Instant::now() < limit || process::image(pid) != image;
+        if !is_missing || Instant::now() >= deadline || !may_come() {
+            return (found, image);
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

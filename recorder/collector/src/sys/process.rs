@@ -7,6 +7,7 @@ use crate::sys::proc_file::{has_line, read, read_text};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -355,17 +356,44 @@ pub(crate) fn is_there(pid: u32) -> bool {
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether all threads of a process have ended. The parent of the process may not have waited for it yet.
+/// Whether a process has ended: no thread of the process executes code of the program any more. The parent of
+/// the process may not have waited for it yet. If /proc cannot be read, the result is `false`.
 pub(crate) fn has_ended(pid: u32) -> bool {
-    let is_ended = |tid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
-        state_in(&stat).is_none_or(|state| matches!(state, 'Z' | 'X'))
+    let have_ended = || {
+        let mut threads = thread_ids(pid).peekable();
+        match threads.peek() {
+            None => !is_there(pid),
+            Some(_) => threads.all(|tid| has_thread_ended(pid, tid)),
+        }
     };
-    thread_ids(pid).all(is_ended)
+    // A thread that executes a program gets the number of the main thread, so one look at the threads may
+    // miss it. So look twice.
+    have_ended() && have_ended()
 }
 
-/// Whether all threads of a process have ended, or end within a short time: when a process ends, its threads
-/// end one after another.
+/// Whether a thread has ended, or runs only the kernel's code that ends it.
+pub(crate) fn has_thread_ended(pid: u32, tid: u32) -> bool {
+    const EXITING: u64 = 0x4;
+    match fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) {
+        Ok(stat) => {
+            let flags = stat_field(&stat, 9).unwrap_or(0);
+            matches!(state_in(&stat), Some('Z' | 'X')) || flags & EXITING != 0
+        }
+        Err(error) => error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH),
+    }
+}
+
+/// The addresses of the code and of the stack of the program that a process executes. The addresses change if
+/// the process executes another program, unless the kernel places every program at the same addresses.
+pub(crate) fn image(pid: u32) -> Option<[u64; 2]> {
+    const CODE: usize = 26;
+    const STACK: usize = 28;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some([stat_field(&stat, CODE)?, stat_field(&stat, STACK)?])
+}
+
+/// Whether a process has ended, or ends within a short time: when a process ends, its threads end one after
+/// another.
 pub(crate) fn ends_now(pid: u32) -> bool {
     const LONGEST_END: Duration = Duration::from_millis(50);
     const PAUSE: Duration = Duration::from_millis(2);
