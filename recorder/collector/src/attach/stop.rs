@@ -41,9 +41,9 @@ impl Stopped {
     pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
         let _signals = ChildSignals::block();
         let priority = Priority::raise();
+        release_ended(pid);
         let mut stopped = Stopped { threads: Vec::new(), since: Instant::now(), _priority: priority };
         loop {
-            release_ended(pid);
             let new: Vec<u32> = process::thread_ids(pid)
                 .filter(|tid| !stopped.threads.iter().any(|thread| thread.tid == *tid))
                 .filter(|&tid| can_stop(pid, tid))
