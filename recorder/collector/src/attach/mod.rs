@@ -162,7 +162,7 @@ pub(crate) fn load(
         if process::has_ended(pid) {
             return Err(just_ended());
         }
-        if process::image(pid) != image {
+        if process::has_executed(pid, image) {
             return Err(executed());
         }
         if Instant::now() >= limit {

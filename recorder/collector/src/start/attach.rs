@@ -60,7 +60,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     let of_process = |error| {
         in_context(match () {
             () if process::ends_now(pid) => attach::just_ended(),
-            () if process::image(pid) != image => attach::executed(),
+            () if process::has_executed(pid, image) => attach::executed(),
             () => error,
         })
     };
@@ -169,16 +169,19 @@ fn check_process(pid: u32) -> Result<(), Error> {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
     };
-    let main_thread_has_ended = || process::has_thread_ended(pid, pid);
-    if main_thread_has_ended() {
-        if process::ends_now(pid) {
+    // A thread that executes a program becomes the main thread after the main thread has ended. So wait
+    // before the message.
+    const LONGEST_EXECUTION: Duration = Duration::from_secs(1);
+    let limit = Instant::now() + LONGEST_EXECUTION;
+    while process::has_thread_ended(pid, pid) {
+        if process::has_ended(pid) {
             return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
         }
-        // If another thread executed a program meanwhile, this thread has become the main thread.
-        if main_thread_has_ended() {
+        if Instant::now() >= limit {
             let message = "its main thread has ended, and the kernel hides the memory of such a process";
             return Err(refusal(message, "start the process with `edleak-record PROGRAM`"));
         }
+        std::thread::sleep(PAUSE);
     }
     if is_of_kernel(&stat) {
         return Err(refusal("it is a thread of the kernel", "name a program"));
@@ -228,7 +231,8 @@ fn find_library(pid: u32, deadline: Instant) -> (Result<Library, NotFound>, Opti
         let found = Library::find(pid);
         // While the process executes a program (exec), its memory is replaced, so a read may fail.
         let is_missing = matches!(found, Err(NotFound::Absent | NotFound::Memory(_)));
-        let may_come = || Instant::now() < limit || process::image(pid) != image;
+        let may_come =
+            || Instant::now() < limit || (process::has_executed(pid, image) && !process::has_ended(pid));
         if !is_missing || Instant::now() >= deadline || !may_come() {
             return (found, image);
         }
