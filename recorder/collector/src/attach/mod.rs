@@ -52,6 +52,7 @@ use crate::attach::target::Target;
 use crate::detour::Prefixes;
 use crate::error::{Error, refusal};
 use crate::sys::idle::{Library, NotFound};
+use crate::sys::image::Image;
 use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::remote;
@@ -115,7 +116,7 @@ pub(crate) fn load(
     prefixes: &Prefixes,
     quiet: bool,
 ) -> Result<Library, Error> {
-    let image = process::image(pid);
+    let image = Image::of(pid);
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
     let found_places = || {
@@ -162,7 +163,7 @@ pub(crate) fn load(
         if process::has_ended(pid) {
             return Err(just_ended());
         }
-        if process::has_executed(pid, image) {
+        if Image::has_changed(pid, image) {
             return Err(executed());
         }
         if Instant::now() >= limit {

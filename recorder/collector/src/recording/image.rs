@@ -1,10 +1,9 @@
 //! Checks whether a process still runs the image (the program) that the collector records. After the process
 //! has executed a program that is not recorded, the counters of the recording no longer change.
 
+use crate::sys::image::Image;
 use crate::sys::proc_file;
 use crate::sys::process::{self, Privileges, Status};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// Interval between two checks of a process. In the first second (`NEW`) of a recording, the interval is
@@ -15,29 +14,6 @@ const NEW: Duration = Duration::from_secs(1);
 /// If the next image claims no session within this time after the collector noticed the exec, the collector
 /// assumes that the next image is not recorded.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
-
-/// Identifies one image of a process (the program between two execs) by the program file and by the start of
-/// the process's stack. After an exec, the stack starts at another address, even if the process executes the
-/// same file again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Image {
-    device: u64,
-    inode: u64,
-    stack_start: u64,
-}
-
-/// The current image of a process; `None`: the process has ended, or this user may not inspect it.
-fn image(pid: u32) -> Option<Image> {
-    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    let stack_start = stack_start(&proc_file::read_text(format!("/proc/{pid}/stat")).ok()?)?;
-    Some(Image { device: file.dev(), inode: file.ino(), stack_start })
-}
-
-/// The start of the process's stack: the 28th field of /proc/PID/stat. The kernel shows 0 if this user
-/// may not inspect the process.
-fn stack_start(stat: &str) -> Option<u64> {
-    process::stat_field(stat, 28).filter(|&address| address != 0)
-}
 
 /// The privileges of a process and the user mapping of its user namespace. A process that enters its own user
 /// namespace gets all privileges without an exec, so new privileges alone do not prove an exec.
@@ -70,7 +46,7 @@ impl ImageWatch {
     /// may already have executed another program. `status` is the status of the process; `None`: the process
     /// has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
-        let (recorded, looked_at) = (image(pid), Instant::now());
+        let (recorded, looked_at) = (Image::of(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
         let rights = rights(pid, status).unwrap_or_default();
         ImageWatch {
@@ -93,7 +69,7 @@ impl ImageWatch {
         }
         self.looked_at = now;
         let Some(recorded) = self.recorded else { return };
-        let is_another = match image(self.pid) {
+        let is_another = match Image::of(self.pid) {
             Some(image) => image != recorded,
             // The collector cannot read which image the process runs, so this user may have lost the right to
             // inspect the process. If the process had no privileges and has other privileges now, it got
@@ -139,7 +115,7 @@ mod tests {
     #[test]
     fn process_keeps_its_image_until_exec() {
         let pid = std::process::id();
-        let own = image(pid).expect("this process is there").stack_start;
+        let own = Image::of(pid).expect("this process is there").stack_start;
         let (now, later) = (Instant::now(), Instant::now() + 2 * CLAIM_TIME);
         for (said, is_left) in [(own, false), (0, false), (own + 16, true)] {
             let mut watch = ImageWatch::new(pid, said, process::read_status(pid));

@@ -16,6 +16,7 @@ use crate::start::permission::{self, inaccessible};
 use crate::start::proc_mount::check_proc;
 use crate::start::run::{Failed, Recorded, RunOptions, SHOWN_COMMAND};
 use crate::sys::idle::{self, Library, NotFound};
+use crate::sys::image::Image;
 use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::quiescence::Quiescence;
@@ -35,6 +36,8 @@ use std::time::{Duration, Instant};
 /// a thread has attached to the new session.
 const THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Longest time for which the collector waits while a process executes a program.
+const LONGEST_EXECUTION: Duration = Duration::from_secs(1);
 
 /// Records the process `pid` until the process ends, the duration is over, or a signal ends the recording.
 /// The process runs on after the recording. The function calls `started` after the collector has asked the
@@ -60,7 +63,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     let of_process = |error| {
         in_context(match () {
             () if process::ends_now(pid) => attach::just_ended(),
-            () if process::has_executed(pid, image) => attach::executed(),
+            () if Image::has_changed(pid, image) => attach::executed(),
             () => error,
         })
     };
@@ -171,7 +174,6 @@ fn check_process(pid: u32) -> Result<(), Error> {
     };
     // A thread that executes a program becomes the main thread after the main thread has ended. So wait
     // before the message.
-    const LONGEST_EXECUTION: Duration = Duration::from_secs(1);
     let limit = Instant::now() + LONGEST_EXECUTION;
     while process::has_thread_ended(pid, pid) {
         if process::has_ended(pid) {
@@ -221,19 +223,25 @@ fn load_if_absent(
     attach::load(pid, &path, &options.attach, deadline, &options.code.allocators, options.quiet)
 }
 
-/// Finds edleak's library in a process. If the process has just started, the function waits until the process
-/// has loaded the library, at most until `deadline`. Also returns the [`process::image`] in which the
-/// function looked for the library.
-fn find_library(pid: u32, deadline: Instant) -> (Result<Library, NotFound>, Option<[u64; 2]>) {
-    let limit = deadline.min(Instant::now() + longest_start(pid));
+/// Finds edleak's library in a process. If the process has just started or is executing a program, the
+/// function waits until the process has loaded the library, at most until `deadline`. Also returns the image
+/// in which the function looked for the library.
+fn find_library(pid: u32, deadline: Instant) -> (Result<Library, NotFound>, Option<Image>) {
+    let began = Instant::now();
+    let limit = deadline.min(began + longest_start(pid));
+    let execution_limit = deadline.min(began + LONGEST_EXECUTION);
     loop {
-        let image = process::image(pid);
+        let image = Image::of(pid);
         let found = Library::find(pid);
         // While the process executes a program (exec), its memory is replaced, so a read may fail.
-        let is_missing = matches!(found, Err(NotFound::Absent | NotFound::Memory(_)));
-        let may_come =
-            || Instant::now() < limit || (process::has_executed(pid, image) && !process::has_ended(pid));
-        if !is_missing || Instant::now() >= deadline || !may_come() {
+        let is_missing = match &found {
+            Err(NotFound::Absent) => true,
+            Err(NotFound::Memory(error)) => error.kind() != std::io::ErrorKind::PermissionDenied,
+            _ => false,
+        };
+        let is_executing =
+            || (image.is_none() || Image::has_changed(pid, image)) && Instant::now() < execution_limit;
+        if !is_missing || !(Instant::now() < limit || is_executing()) || process::has_ended(pid) {
             return (found, image);
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -6,6 +6,7 @@ pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;
 pub(crate) mod freezer;
 pub(crate) mod idle;
+pub(crate) mod image;
 pub(crate) mod limits;
 pub(crate) mod maps;
 pub(crate) mod memory;

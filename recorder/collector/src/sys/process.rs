@@ -383,22 +383,6 @@ pub(crate) fn has_thread_ended(pid: u32, tid: u32) -> bool {
     }
 }
 
-/// The addresses of the code and of the stack of the program that a process runs. An execution of another
-/// program changes the addresses, unless the kernel places every program at the same addresses. `None`: the
-/// process has no memory now, because it has ended or a thread is just executing a program.
-pub(crate) fn image(pid: u32) -> Option<[u64; 2]> {
-    const CODE: usize = 26;
-    const STACK: usize = 28;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some([stat_field(&stat, CODE)?, stat_field(&stat, STACK)?]).filter(|[code, _]| *code != 0)
-}
-
-/// Whether a process has executed another program since it had the image `before`, or is executing one now.
-pub(crate) fn has_executed(pid: u32, before: Option<[u64; 2]>) -> bool {
-    let now = image(pid);
-    now.is_none() || now != before
-}
-
 /// Whether a process has ended, or ends within a short time: when a process ends, its threads end one after
 /// another.
 pub(crate) fn ends_now(pid: u32) -> bool {
