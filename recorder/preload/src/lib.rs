@@ -58,10 +58,11 @@
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! The first call of an entry point of the heap starts the library, and the start sets up the entry points.
-//! But no file names another file that names it, directly or through other files: the entry points name
-//! `cold/phase`, and `cold/phase` calls `cold/lifecycle` through the symbols of `arch/x86_64/lifecycle`. In
-//! the same way, `arch/x86_64/inside` uses two symbols of `arch/x86_64/detour`.
+//! The first call of an entry point starts the library (a call of mmap or of a similar function does not),
+//! and the start sets up the entry points. Nevertheless, no files use each other in a circle. The entry
+//! points use `cold/phase`. To start the library, `cold/phase` calls symbols, which `arch/x86_64/lifecycle`
+//! connects with `cold/lifecycle`. `arch/x86_64/inside` also reads two symbols that a later file defines:
+//! `arch/x86_64/detour`.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
 //! raw). After the start, the library makes system calls only in these cases: to get memory for a leaf of the

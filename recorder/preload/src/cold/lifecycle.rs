@@ -2,8 +2,8 @@
 //! through `phase`.
 //!
 //! ```text
-//!            constructor, or first                 real functions known,
-//!            call of the heap                      session attached
+//!            first entry point                     real functions known,
+//!            or constructor                        session attached
 //!   ( New ) ───────────────────▶ ( Starting ) ───────────────────────────▶ ( Counting )
 //!                                     │                                        │  the page that fork wipes
 //!                                     │ no session for this process            ▼  is found wiped

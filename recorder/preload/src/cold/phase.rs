@@ -2,8 +2,8 @@
 //! last.
 //!
 //! Every entry point asks this file whether it must count, and in which session. In three situations, the
-//! library must first change the phase: at the first call of an entry point of the heap, after a collector
-//! has begun or ended a recording, and in a forked child. `lifecycle` changes the phase, and uses almost
+//! library must first change the phase: at the first call of an entry point, after a collector has begun or
+//! ended a recording, and in a forked child. `lifecycle` changes the phase, and uses almost
 //! every other file of the library to do so. So this file declares the three functions of `lifecycle` as
 //! symbols and does not use `lifecycle`. A file that uses `phase` can be read without `lifecycle`.
 #![allow(unsafe_code)]
@@ -65,8 +65,7 @@ pub(crate) fn header() -> Option<&'static Header> {
     if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
-    // SAFETY: the library sets the pointer before it sets the phase, and the session stays mapped for the
-    // life of the process.
+    // SAFETY: the library sets the pointer before it sets the phase, and the last two sessions stay mapped.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
@@ -95,7 +94,7 @@ pub(crate) fn session() -> *mut Header {
 
 /// The header of [`session`]; `None`: this process never had a session.
 pub(super) fn last_header() -> Option<&'static Header> {
-    // SAFETY: a session stays mapped for the life of the process, and begins with its header.
+    // SAFETY: the last two sessions stay mapped, and a session begins with its header.
     unsafe { session().as_ref() }
 }
 
@@ -104,8 +103,8 @@ pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
-/// Stores the address and the size in bytes of a session. The session stays mapped for the life of the
-/// process.
+/// Stores the address and the size in bytes of the session to which this process now belongs. `idle` keeps
+/// this session and the session before it mapped.
 pub(super) fn set_session(header: *mut Header, bytes: usize) {
     HEADER.store(header, Ordering::Relaxed);
     SESSION_BYTES.store(bytes, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! COLD: x86-64: the three symbols through which `cold::phase` calls the functions of `cold::lifecycle`.
 //!
-//! `phase` calls these symbols while the library starts, begins or ends a recording, so the jumps cost
-//! nothing while the library counts, and nothing in a process that is not recorded.
+//! `phase` calls these symbols at the start, at a fork, and when a recording begins or ends. So the jumps
+//! cost nothing while the library counts, and nothing in a process that is not recorded.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
