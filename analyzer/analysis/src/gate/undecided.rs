@@ -225,7 +225,7 @@ fn unmeasured(analysis: &Analysis) -> Option<String> {
     }
     if growth.kind == GrowthKind::Unclear && growth.are_kinds_old && growth.resident_goes_on {
         return Some(format!(
-            "resident memory grew from {} to {}, and the recorder read the kinds of the mappings too seldom \
+            "resident memory grew from {} to {}, and the recorder read the sizes of the mappings too seldom \
              to tell whether the allocator retains it (record for longer)",
             size(growth.resident_from_bytes),
             size(growth.resident_to_bytes)
