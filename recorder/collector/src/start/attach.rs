@@ -239,9 +239,11 @@ fn find_library(pid: u32, deadline: Instant) -> (Result<Library, NotFound>, Opti
             Err(NotFound::Memory(error)) => error.kind() != std::io::ErrorKind::PermissionDenied,
             _ => false,
         };
+        let is_starting = || Instant::now() < limit;
         let is_executing =
             || (image.is_none() || Image::has_changed(pid, image)) && Instant::now() < execution_limit;
-        if !is_missing || !(Instant::now() < limit || is_executing()) || process::has_ended(pid) {
+        let may_come = is_missing && (is_starting() || is_executing()) && !process::has_ended(pid);
+        if !may_come {
             return (found, image);
         }
         std::thread::sleep(Duration::from_millis(10));
